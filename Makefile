@@ -1,0 +1,99 @@
+# logq
+#
+#   make                  build the extension
+#   make install          install it into the PostgreSQL that PG_CONFIG names
+#   make demo             four servers, real logs, a million rows, five queries
+#   make stop             stop the demo and remove its data
+#   make check            every test, in servers of its own
+#   make unitcheck        only the plain C tests
+#   make cppcheck         static analysis
+#   make fuzz             fuzz the decoders (FUZZ_SECONDS=20 for each target)
+#   make bench            measure
+#
+# PG_CONFIG chooses the PostgreSQL, WERROR=1 makes warnings errors.
+
+PG_CONFIG ?= pg_config
+
+# These targets install nothing into the system's PostgreSQL, and "check" and
+# "demo" must work before there is a PostgreSQL at all.  So they are kept apart
+# from PGXS, which also has a "check" of its own that only refuses.
+OWN_TARGETS = check demo stop unitcheck cppcheck fuzz bench
+
+ifneq ($(filter $(OWN_TARGETS),$(MAKECMDGOALS)),)
+
+export PG_CONFIG
+ifeq ($(origin PG_CONFIG),file)
+# nobody chose one: let the scripts look for it
+unexport PG_CONFIG
+endif
+
+PGXS_TARGETS = $(filter-out $(OWN_TARGETS),$(MAKECMDGOALS))
+
+.PHONY: $(OWN_TARGETS) $(PGXS_TARGETS)
+.NOTPARALLEL:
+
+check:
+	@+test/run
+
+demo:
+	@+test/demo
+
+stop:
+	@test/cluster down --demo
+
+unitcheck:
+	@test/unitcheck
+
+cppcheck:
+	@test/cppcheck
+
+fuzz:
+	@test/unitcheck --fuzz
+
+bench:
+	@+bench/run
+
+ifneq ($(PGXS_TARGETS),)
+$(PGXS_TARGETS):
+	@+$(MAKE) --no-print-directory $@
+endif
+
+else
+
+MODULE_big = logq
+EXTENSION = logq
+PGFILEDESC = "logq - distributed log search"
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/import/*.c)))
+DATA = $(sort $(wildcard sql/logq--*.sql))
+
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers
+ifeq ($(WERROR),1)
+PG_CFLAGS += -Werror
+endif
+SHLIB_LINK = $(libpq)
+
+# JIT inlining of this module would gain nothing and need clang
+override with_llvm = no
+
+# The regression tests need a running cluster: "make installcheck" with the
+# environment that "test/cluster env" prints, or "make check" for everything.
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --use-existing
+CONTRIB_TESTDB = logs
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --use-existing
+ISOLATION_TESTDB = logs
+EXTRA_CLEAN = results regression.diffs regression.out output_iso tmp_check
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error "$(PG_CONFIG)" does not work: run test/setup to install what is needed, or set PG_CONFIG)
+endif
+include $(PGXS)
+
+# PGXS does not follow headers
+$(OBJS): $(wildcard src/*.h src/import/*.h) Makefile
+
+endif

@@ -1,0 +1,367 @@
+/*-------------------------------------------------------------------------
+ *
+ * clause.c
+ *		Clauses that are to be shipped: in which form, and in which order.
+ *
+ * logq_rewrite_clause makes an equal clause that can be shipped, and
+ * logq_clause_rank orders clauses by what evaluating them costs a partition.
+ * Neither decides whether a clause can be shipped, see shippable.c.  A mistake
+ * in ranking costs time; a rewritten clause must mean the same for all values,
+ * NULL and infinity included.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "logq.h"
+
+#include "shippable.h"
+
+#include "access/stratnum.h"
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+/* These look at attrs through an index, if there is one. */
+static const Oid jsonb_match_functions[] = {
+	F_JSONB_CONTAINS, F_JSONB_CONTAINED, F_JSONB_EXISTS, F_JSONB_EXISTS_ALL,
+	F_JSONB_EXISTS_ANY, F_JSONB_PATH_EXISTS_OPR, F_JSONB_PATH_MATCH_OPR,
+	F_JSONB_EQ, F_JSONB_NE
+};
+
+/* What a clause consists of, for logq_clause_rank */
+typedef struct RankState
+{
+	const LogqShipContext *cxt;
+	bool		column[LOGQ_NCOLUMNS];
+	bool		regex;
+	bool		ignore_case;
+	bool		like;
+	bool		json_get;
+	bool		cast;
+	bool		other;
+} RankState;
+
+typedef enum ClauseRank
+{
+	RANK_TS_ID,
+	RANK_LEVEL,
+	RANK_SERVICE,
+	RANK_TRACE_ID,
+	RANK_COLUMN,
+	RANK_ATTRS_MATCH,
+	RANK_ATTRS_GET,
+	RANK_ATTRS_CAST,
+	RANK_LIKE,
+	RANK_ILIKE,
+	RANK_REGEX,
+	RANK_OTHER
+} ClauseRank;
+
+/* ---------- rewriting ---------- */
+
+/* Wrap a date or timestamp in its (stable) cast to timestamptz. */
+static Expr *
+cast_to_timestamptz(Node *expr)
+{
+	Oid			func = exprType(expr) == DATEOID ?
+		F_TIMESTAMPTZ_DATE : F_TIMESTAMPTZ_TIMESTAMP;
+
+	return (Expr *) makeFuncExpr(func, TIMESTAMPTZOID,
+								 list_make1(copyObject(expr)), InvalidOid,
+								 InvalidOid, COERCE_EXPLICIT_CAST);
+}
+
+/*
+ * The operator on two timestamptz that means the same as opno does on a
+ * timestamptz and a date or timestamp; InvalidOid if there is none.
+ */
+static Oid
+timestamptz_operator(Oid opno)
+{
+	Oid			opf = lookup_type_cache(TIMESTAMPTZOID,
+										TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	Oid			negator;
+	Oid			result = InvalidOid;
+	int			strategy;
+
+	if (opno >= FirstGenbkiObjectId)
+		return InvalidOid;
+	strategy = get_op_opfamily_strategy(opno, opf);
+	if (strategy != 0)
+		return get_opfamily_member(opf, TIMESTAMPTZOID, TIMESTAMPTZOID,
+								   strategy);
+
+	/* <> is in no family, but it negates = */
+	negator = get_negator(opno);
+	if (OidIsValid(negator) &&
+		get_op_opfamily_strategy(negator, opf) == BTEqualStrategyNumber)
+	{
+		result = get_opfamily_member(opf, TIMESTAMPTZOID, TIMESTAMPTZOID,
+									 BTEqualStrategyNumber);
+		if (OidIsValid(result))
+			result = get_negator(result);
+	}
+	return result;
+}
+
+/*
+ * Rewrite one comparison, or return it as it is.
+ *
+ * The operators between the types convert just as the casts do, by the
+ * session's time zone.  They differ only beyond the year 294276, where the
+ * cast raises an error and the operator knows how to compare.
+ */
+static Expr *
+rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
+{
+	Node	   *left;
+	Node	   *right;
+	Oid			ltype;
+	Oid			rtype;
+	Oid			opno;
+	bool		turned;
+	Expr	   *constant;
+	Expr	   *result;
+
+	if (list_length(op->args) != 2)
+		return (Expr *) op;
+	left = (Node *) linitial(op->args);
+	right = (Node *) lsecond(op->args);
+	ltype = exprType(left);
+	rtype = exprType(right);
+
+	if (ltype == TIMESTAMPTZOID &&
+		(rtype == DATEOID || rtype == TIMESTAMPOID))
+		turned = false;
+	else if (rtype == TIMESTAMPTZOID &&
+			 (ltype == DATEOID || ltype == TIMESTAMPOID))
+		turned = true;
+	else
+		return (Expr *) op;
+
+	if (!logq_is_scan_constant(cxt, turned ? left : right) ||
+		logq_is_scan_constant(cxt, turned ? right : left))
+		return (Expr *) op;
+	opno = timestamptz_operator(op->opno);
+	if (!OidIsValid(opno))
+		return (Expr *) op;
+
+	constant = cast_to_timestamptz(turned ? left : right);
+	result = make_opclause(opno, BOOLOID, false,
+						   turned ? constant : copyObject((Expr *) left),
+						   turned ? copyObject((Expr *) right) : constant,
+						   InvalidOid, InvalidOid);
+	set_opfuncid((OpExpr *) result);
+	return result;
+}
+
+/* See logq.h.  The result may share parts with the clause. */
+Expr *
+logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
+{
+	if (IsA(clause, OpExpr))
+		return rewrite_comparison(cxt, (OpExpr *) clause);
+
+	if (IsA(clause, BoolExpr))
+	{
+		BoolExpr   *b = (BoolExpr *) clause;
+		List	   *args = NIL;
+		bool		changed = false;
+		ListCell   *lc;
+
+		check_stack_depth();
+		foreach(lc, b->args)
+		{
+			Expr	   *arg = (Expr *) lfirst(lc);
+			Expr	   *new = logq_rewrite_clause(cxt, arg);
+
+			changed |= new != arg;
+			args = lappend(args, new);
+		}
+		if (changed)
+			return makeBoolExpr(b->boolop, args, b->location);
+		list_free(args);
+	}
+	return clause;
+}
+
+/* ---------- ranking ---------- */
+
+/* the column that a node is, or -1 */
+static int
+node_column(const LogqShipContext *cxt, Node *node)
+{
+	Var		   *var;
+
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	var = (Var *) node;
+	if (!IsA(node, Var) || var->varno != (int) cxt->rel->relid ||
+		var->varattno <= 0 ||
+		var->varattno > Min(cxt->map->natts, LOGQ_NCOLUMNS))
+		return -1;
+	return cxt->map->column[var->varattno];
+}
+
+/* note what a function does; false if it is none of the known kinds */
+static bool
+rank_function(RankState *state, Oid funcid)
+{
+	switch (logq_function_kind(funcid))
+	{
+		case LOGQ_FUNCTION_REGEX:
+			state->regex = true;
+			return true;
+		case LOGQ_FUNCTION_CASE:
+			state->ignore_case = true;
+			return true;
+		case LOGQ_FUNCTION_LIKE:
+			state->like = true;
+			return true;
+		case LOGQ_FUNCTION_OTHER:
+			break;
+	}
+	return false;
+}
+
+static bool
+is_jsonb_match(Oid funcid)
+{
+	for (int i = 0; i < lengthof(jsonb_match_functions); i++)
+	{
+		if (jsonb_match_functions[i] == funcid)
+			return true;
+	}
+	return false;
+}
+
+/* note what a clause consists of */
+static bool
+rank_walker(Node *node, RankState *state)
+{
+	int			column;
+
+	if (node == NULL)
+		return false;
+	if (logq_is_scan_constant(state->cxt, node))
+		return false;
+	column = node_column(state->cxt, node);
+	if (column >= 0)
+	{
+		state->column[column] = true;
+		return false;
+	}
+
+	switch (nodeTag(node))
+	{
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+			{
+				Oid			funcid = get_opcode(((OpExpr *) node)->opno);
+
+				(void) rank_function(state, funcid);
+				/* what gets something out of attrs: -> ->> #> #>> and - */
+				if (!is_jsonb_match(funcid) &&
+					exprType((Node *) linitial(((OpExpr *) node)->args)) ==
+					JSONBOID)
+					state->json_get = true;
+				break;
+			}
+		case T_ScalarArrayOpExpr:
+			(void) rank_function(state,
+								 get_opcode(((ScalarArrayOpExpr *) node)->opno));
+			break;
+		case T_FuncExpr:
+			{
+				FuncExpr   *f = (FuncExpr *) node;
+
+				if (f->funcformat == COERCE_EXPLICIT_CAST ||
+					f->funcformat == COERCE_IMPLICIT_CAST)
+					state->cast = true;
+				else if (!rank_function(state, f->funcid))
+					state->other = true;
+				break;
+			}
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+			state->cast = true;
+			break;
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_BoolExpr:
+			break;
+		default:
+			state->other = true;
+			break;
+	}
+	return expression_tree_walker(node, rank_walker, (void *) state);
+}
+
+/* Does a clause compare the column itself with something known? */
+static bool
+compares_column(const LogqShipContext *cxt, Expr *clause, LogqColumn column)
+{
+	List	   *args;
+
+	if (IsA(clause, OpExpr))
+		args = ((OpExpr *) clause)->args;
+	else if (IsA(clause, ScalarArrayOpExpr))
+		args = ((ScalarArrayOpExpr *) clause)->args;
+	else
+		return false;
+	return list_length(args) == 2 &&
+		((node_column(cxt, linitial(args)) == (int) column &&
+		  logq_is_scan_constant(cxt, lsecond(args))) ||
+		 (node_column(cxt, lsecond(args)) == (int) column &&
+		  logq_is_scan_constant(cxt, linitial(args))));
+}
+
+/* See logq.h.  Lower comes first. */
+int
+logq_clause_rank(const LogqShipContext *cxt, Expr *clause)
+{
+	RankState	state = {0};
+
+	if (IsA(clause, BoolExpr))
+	{
+		int			rank = 0;
+		ListCell   *lc;
+
+		foreach(lc, ((BoolExpr *) clause)->args)
+			rank = Max(rank, logq_clause_rank(cxt, (Expr *) lfirst(lc)));
+		return rank;
+	}
+
+	state.cxt = cxt;
+	(void) rank_walker((Node *) clause, &state);
+	if (state.other)
+		return RANK_OTHER;
+	if (state.regex)
+		return RANK_REGEX;
+	if (state.ignore_case)
+		return RANK_ILIKE;
+	if (state.like)
+		return RANK_LIKE;
+	if (state.column[LOGQ_COL_ATTRS])
+	{
+		if (state.cast)
+			return RANK_ATTRS_CAST;
+		return state.json_get ? RANK_ATTRS_GET : RANK_ATTRS_MATCH;
+	}
+	if (compares_column(cxt, clause, LOGQ_COL_TS) ||
+		compares_column(cxt, clause, LOGQ_COL_ID))
+		return RANK_TS_ID;
+	if (compares_column(cxt, clause, LOGQ_COL_LEVEL))
+		return RANK_LEVEL;
+	if (compares_column(cxt, clause, LOGQ_COL_SERVICE))
+		return RANK_SERVICE;
+	if (compares_column(cxt, clause, LOGQ_COL_TRACE_ID))
+		return RANK_TRACE_ID;
+	return RANK_COLUMN;
+}

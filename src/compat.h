@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Everything that differs between PostgreSQL 15 and 18, and between
+ *		the libpq versions, in one place.
+ *
+ * No other file of logq tests PG_VERSION_NUM or a LIBPQ_HAS_ symbol.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_COMPAT_H
+#define LOGQ_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_class.h"
+#include "commands/explain.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/extensible.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "parser/parsetree.h"
+#include "utils/pg_locale.h"
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "logq supports PostgreSQL 15 to 18"
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#include "parser/parse_relation.h"
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#include "storage/waiteventset.h"
+#endif
+#include "storage/latch.h"
+
+/* the user as whom a relation of the query is read, InvalidOid: the caller */
+static inline Oid
+logq_rel_check_as_user(PlannerInfo *root, RelOptInfo *rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->userid;
+#else
+	return planner_rt_fetch(rel->relid, root)->checkAsUser;
+#endif
+}
+
+/* the user as whom a result relation is written */
+static inline Oid
+logq_result_rel_user(ResultRelInfo *rri, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecGetResultRelCheckAsUser(rri, estate);
+#else
+	Index		rti = rri->ri_RangeTableIndex;
+
+	if (rti == 0 && rri->ri_RootResultRelInfo != NULL)
+		rti = rri->ri_RootResultRelInfo->ri_RangeTableIndex;
+	if (rti == 0)
+		return GetUserId();		/* COPY FROM */
+	else
+	{
+		RangeTblEntry *rte = exec_rt_fetch(rti, estate);
+
+		return OidIsValid(rte->checkAsUser) ? rte->checkAsUser : GetUserId();
+	}
+#endif
+}
+
+/* is this pathkey descending? */
+static inline bool
+logq_pathkey_is_desc(PathKey *pk)
+{
+#if PG_VERSION_NUM >= 180000
+	return pk->pk_cmptype == COMPARE_GT;
+#else
+	return pk->pk_strategy == BTGreaterStrategyNumber;
+#endif
+}
+
+/*
+ * A wait set that lives as long as its owner says.  From 17 on the first
+ * argument is a resource owner; we pass none and free the set in a memory
+ * context callback in all versions, which also covers errors.
+ */
+static inline WaitEventSet *
+logq_create_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* 16 moved permission information out of the range table entry */
+#if PG_VERSION_NUM >= 160000
+#define logq_server_aclcheck(serverid, userid, mode) \
+	object_aclcheck(ForeignServerRelationId, serverid, userid, mode)
+#else
+#define logq_server_aclcheck(serverid, userid, mode) \
+	pg_foreign_server_aclcheck(serverid, userid, mode)
+#endif
+
+/* version of the server that this was built for */
+static inline int
+logq_server_version(void)
+{
+	return PG_VERSION_NUM;
+}
+
+/* 17 gave CustomPath the clauses that a join pushes into it */
+#if PG_VERSION_NUM >= 170000
+#define logq_custom_path_set_restrictinfo(cpath, list) \
+	((cpath)->custom_restrictinfo = (list))
+#else
+#define logq_custom_path_set_restrictinfo(cpath, list) ((void) 0)
+#endif
+
+/* is the order of a collation that of strcmp()? */
+static inline bool
+logq_collate_is_c(Oid collation)
+{
+#if PG_VERSION_NUM >= 180000
+	return pg_newlocale_from_collation(collation)->collate_is_c;
+#else
+	return lc_collate_is_c(collation);
+#endif
+}
+
+/* does a collation know no letters but those of ASCII? */
+static inline bool
+logq_ctype_is_c(Oid collation)
+{
+#if PG_VERSION_NUM >= 180000
+	return pg_newlocale_from_collation(collation)->ctype_is_c;
+#else
+	return lc_ctype_is_c(collation);
+#endif
+}
+
+/* reverse(text) was the only one of its name before 18 */
+#if PG_VERSION_NUM >= 180000
+#define LOGQ_F_REVERSE_TEXT F_REVERSE_TEXT
+#else
+#define LOGQ_F_REVERSE_TEXT F_REVERSE
+#endif
+
+/* 18 names its module */
+#if PG_VERSION_NUM >= 180000
+#define LOGQ_MODULE_MAGIC \
+	PG_MODULE_MAGIC_EXT(.name = "logq", .version = "0.1.0")
+#else
+#define LOGQ_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif							/* LOGQ_COMPAT_H */

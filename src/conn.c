@@ -1,0 +1,561 @@
+/*-------------------------------------------------------------------------
+ *
+ * conn.c
+ *		Connections of this backend to partitions, waiting, remote errors.
+ *
+ * Connections are kept for the session in a list and handed out for the sole
+ * use of one stream or one write transaction at a time, so that any number of
+ * scans can be under way at once (a self-join has two per partition).  One
+ * that is handed out is checked before: data or an end of file waiting on an
+ * idle connection means that the server has gone or said goodbye.
+ *
+ * Nothing here calls a libpq function that blocks: connecting goes through
+ * PQconnectPoll, sending through PQflush, and every wait is on the latch and
+ * the socket together and honours interrupts.
+ *
+ * Ending a query early means closing its connection: the partition's backend
+ * fails at its next send, or, while it computes, notices within
+ * client_connection_check_interval.  libpq 15's PQcancel would block, without
+ * a bound and without encryption.
+ *
+ * Failure cases: a changed or dropped server or user mapping makes its
+ * connections stale; they are closed when they are free.  logq_conn_release
+ * and logq_conn_close never throw, as they run in cleanup callbacks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "logq.h"
+
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* idle connections kept per server and user */
+#define MAX_IDLE_PER_MAPPING 8
+/* how much of a remote command an error's context shows */
+#define MAX_SQL_IN_CONTEXT 1024
+/*
+ * How soon a partition's backend that computes without sending notices that
+ * nobody waits for it any more.
+ */
+#define PEER_CHECK_INTERVAL "500ms"
+
+static LogqConn *connections = NULL;
+static bool callbacks_registered = false;
+
+/*
+ * A server or user mapping has changed: what was made from it is stale.
+ */
+static void
+connection_invalidated(Datum arg, int cacheid, uint32 hashvalue)
+{
+	LogqConn   *conn;
+
+	for (conn = connections; conn != NULL; conn = conn->next)
+	{
+		if (hashvalue == 0 ||
+			(cacheid == FOREIGNSERVEROID && conn->server_hash == hashvalue) ||
+			(cacheid == USERMAPPINGOID && conn->mapping_hash == hashvalue))
+			conn->stale = true;
+	}
+}
+
+/*
+ * Remote notices are of no interest to the local client, and libpq would
+ * print them to stderr.
+ */
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+}
+
+/*
+ * Close a connection and forget it.  Never throws.
+ */
+void
+logq_conn_close(LogqConn *conn)
+{
+	LogqConn  **link;
+
+	for (link = &connections; *link != NULL; link = &(*link)->next)
+	{
+		if (*link == conn)
+		{
+			*link = conn->next;
+			break;
+		}
+	}
+	if (conn->pg != NULL)
+		PQfinish(conn->pg);
+	if (conn->used_external_fd)
+		ReleaseExternalFD();
+	pfree(conn);
+}
+
+/*
+ * Is an idle connection of the pool still good?  Consumes what the server
+ * may have sent meanwhile: a goodbye, or an end of file.
+ */
+static bool
+idle_conn_usable(LogqConn *conn)
+{
+	if (PQstatus(conn->pg) != CONNECTION_OK)
+		return false;
+	if (PQconsumeInput(conn->pg) == 0 ||
+		PQstatus(conn->pg) != CONNECTION_OK ||
+		PQtransactionStatus(conn->pg) != PQTRANS_IDLE)
+		return false;
+	return true;
+}
+
+/*
+ * Give a connection back.  Never throws.
+ */
+void
+logq_conn_release(LogqConn *conn)
+{
+	LogqConn   *other;
+	int			nidle = 0;
+
+	conn->in_use = false;
+	for (other = connections; other != NULL; other = other->next)
+		if (!other->in_use && other->umid == conn->umid)
+			nidle++;
+
+	if (conn->stale || conn->state != LOGQ_CONN_IDLE ||
+		nidle > MAX_IDLE_PER_MAPPING ||
+		PQstatus(conn->pg) != CONNECTION_OK ||
+		PQtransactionStatus(conn->pg) != PQTRANS_IDLE)
+		logq_conn_close(conn);
+	else
+		conn->reused = true;
+}
+
+/*
+ * Start a new connection.  On return it is in the list and in use, or an
+ * error was thrown and nothing is left.
+ */
+static LogqConn *
+start_connection(ForeignServer *server, UserMapping *user)
+{
+	LogqConn   *conn;
+	const char **keywords;
+	const char **values;
+
+	logq_connection_params(server, user, &keywords, &values);
+	logq_check_conn_params(keywords, values, user);
+
+	conn = MemoryContextAllocZero(TopMemoryContext, sizeof(LogqConn));
+	conn->serverid = server->serverid;
+	conn->userid = user->userid;
+	conn->umid = user->umid;
+	strlcpy(conn->name, server->servername, NAMEDATALEN);
+	conn->server_hash =
+		GetSysCacheHashValue1(FOREIGNSERVEROID,
+							  ObjectIdGetDatum(server->serverid));
+	conn->mapping_hash =
+		GetSysCacheHashValue1(USERMAPPINGOID, ObjectIdGetDatum(user->umid));
+	conn->in_use = true;
+	conn->state = LOGQ_CONN_CONNECTING;
+	conn->next = connections;
+	connections = conn;
+
+	if (!AcquireExternalFD())
+	{
+		logq_conn_close(conn);
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("could not connect to partition \"%s\"",
+						server->servername),
+				 errdetail("There are too many open files on the local server."),
+				 errhint("Raise the server's max_files_per_process and/or \"ulimit -n\" limits.")));
+	}
+	conn->used_external_fd = true;
+
+	conn->pg = PQconnectStartParams(keywords, values, false);
+	if (conn->pg == NULL)
+	{
+		logq_conn_close(conn);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	}
+	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
+	/* what libpq says at the start of the protocol's poll loop */
+	conn->poll = PGRES_POLLING_WRITING;
+	conn->connect_deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									logq_connect_timeout);
+	return conn;
+}
+
+/*
+ * Hand out a connection to a server as a user, idle or still connecting.
+ */
+LogqConn *
+logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+{
+	ForeignServer *server;
+	UserMapping *user;
+	LogqConn   *conn;
+	LogqConn   *next;
+
+	if (!callbacks_registered)
+	{
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID,
+									  connection_invalidated, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID,
+									  connection_invalidated, (Datum) 0);
+		callbacks_registered = true;
+	}
+
+	/* also takes in invalidations, and finds out about missing mappings */
+	user = GetUserMapping(userid, serverid);
+
+	for (conn = connections; conn != NULL; conn = next)
+	{
+		next = conn->next;
+		if (conn->in_use)
+			continue;
+		if (conn->stale)
+		{
+			logq_conn_close(conn);
+			continue;
+		}
+		if (fresh || conn->umid != user->umid || conn->userid != userid)
+			continue;
+		if (!idle_conn_usable(conn))
+		{
+			logq_conn_close(conn);
+			continue;
+		}
+		conn->in_use = true;
+		return conn;
+	}
+
+	server = GetForeignServer(serverid);
+	/* a mapping of PUBLIC has no user of its own; security goes by ours */
+	user->userid = userid;
+	return start_connection(server, user);
+}
+
+/*
+ * Report, or store, that connecting failed.
+ */
+static void
+connect_failed(LogqConn *conn, char **failure, const char *why)
+{
+	char	   *reason = pchomp(why);
+
+	conn->state = LOGQ_CONN_BROKEN;
+	if (failure != NULL)
+	{
+		*failure = reason;
+		return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+			 errmsg("could not connect to partition \"%s\"", conn->name),
+			 errdetail_internal("%s", reason),
+			 errhint("See the view \"logq.partitions\" for the state of all partitions.")));
+}
+
+/*
+ * Advance a connecting connection as far as possible without waiting.
+ * *events is what the socket was found ready for, 0 when it was not.
+ */
+bool
+logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
+{
+	UserMapping user;
+
+	if (conn->state != LOGQ_CONN_CONNECTING)
+		return true;
+
+	if (PQstatus(conn->pg) == CONNECTION_BAD)
+	{
+		connect_failed(conn, failure, PQerrorMessage(conn->pg));
+		return false;
+	}
+
+	/* at the first call libpq wants its socket to be writable, nothing else */
+	if (*events != 0)
+		conn->poll = PQconnectPoll(conn->pg);
+
+	switch (conn->poll)
+	{
+		case PGRES_POLLING_OK:
+			break;
+		case PGRES_POLLING_READING:
+			*events = WL_SOCKET_READABLE;
+			break;
+		case PGRES_POLLING_WRITING:
+			*events = WL_SOCKET_WRITEABLE;
+			break;
+		default:
+			connect_failed(conn, failure, PQerrorMessage(conn->pg));
+			return false;
+	}
+	if (conn->poll != PGRES_POLLING_OK)
+	{
+		if (GetCurrentTimestamp() >= conn->connect_deadline)
+			connect_failed(conn, failure,
+						   psprintf("timeout expired after %d ms",
+									logq_connect_timeout));
+		return false;
+	}
+
+	MemSet(&user, 0, sizeof(user));
+	user.userid = conn->userid;
+	user.serverid = conn->serverid;
+	user.umid = conn->umid;
+	logq_check_conn_security(conn->pg, &user, conn->name);
+	if (PQsetnonblocking(conn->pg, 1) != 0)
+	{
+		connect_failed(conn, failure, PQerrorMessage(conn->pg));
+		return false;
+	}
+	conn->state = LOGQ_CONN_IDLE;
+	return true;
+}
+
+/*
+ * Settings that a partition may not know and that therefore cannot go with
+ * the startup packet.  The caller puts them ahead of its first request, so
+ * they cost no round trip.
+ */
+const char *
+logq_conn_setup_sql(LogqConn *conn)
+{
+	if (conn->configured)
+		return "";
+	conn->configured = true;
+	if (PQserverVersion(conn->pg) < 140000)
+		return "";
+	return "SET client_connection_check_interval = '"
+		PEER_CHECK_INTERVAL "'; ";
+}
+
+/*
+ * Wait for the socket or the deadline.  False: the deadline has passed.
+ */
+bool
+logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
+{
+	for (;;)
+	{
+		long		timeout = -1;
+		int			flags = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (int) events;
+		int			rc;
+
+		CHECK_FOR_INTERRUPTS();
+		if (deadline != 0)
+		{
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  deadline);
+			if (timeout <= 0)
+				return false;
+			flags |= WL_TIMEOUT;
+		}
+		rc = WaitLatchOrSocket(MyLatch, flags, PQsocket(conn->pg), timeout,
+							   PG_WAIT_EXTENSION);
+		if (rc & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		if (rc & WL_SOCKET_MASK)
+			return true;
+	}
+}
+
+/*
+ * Wait until a connection can take a request.
+ */
+void
+logq_conn_wait_ready(LogqConn *conn)
+{
+	uint32		events = 0;
+
+	while (!logq_conn_poll(conn, &events, NULL))
+	{
+		/* without an event of the socket, libpq must not be called */
+		if (!logq_conn_wait(conn, events, conn->connect_deadline))
+			events = 0;
+	}
+}
+
+/*
+ * Send a simple query; what does not fit the socket now goes out with
+ * logq_conn_flush or while waiting for the result.
+ */
+void
+logq_conn_send(LogqConn *conn, const char *sql)
+{
+	const char *setup = logq_conn_setup_sql(conn);
+	int			ok;
+
+	if (setup[0] != '\0')
+	{
+		char	   *both = psprintf("%s%s", setup, sql);
+
+		ok = PQsendQuery(conn->pg, both);
+		pfree(both);
+	}
+	else
+		ok = PQsendQuery(conn->pg, sql);
+	if (!ok)
+		logq_report_remote_error(ERROR, conn, NULL, sql);
+	conn->state = LOGQ_CONN_BUSY;
+}
+
+/*
+ * Wait until all that was queued is sent, taking in what comes meanwhile:
+ * a server that cannot send may not read either.
+ */
+void
+logq_conn_flush(LogqConn *conn)
+{
+	for (;;)
+	{
+		int			rc = PQflush(conn->pg);
+
+		if (rc == 0)
+			return;
+		if (rc < 0 || PQconsumeInput(conn->pg) == 0)
+			logq_report_remote_error(ERROR, conn, NULL, NULL);
+		(void) logq_conn_wait(conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE,
+							  0);
+	}
+}
+
+/*
+ * Wait for the next result.  NULL: the command is over and the connection
+ * idle.  A lost connection is reported as an error.
+ */
+PGresult *
+logq_conn_get_result(LogqConn *conn)
+{
+	PGresult   *res;
+
+	logq_conn_flush(conn);
+	while (PQisBusy(conn->pg))
+	{
+		(void) logq_conn_wait(conn, WL_SOCKET_READABLE, 0);
+		if (PQconsumeInput(conn->pg) == 0)
+			logq_report_remote_error(ERROR, conn, NULL, NULL);
+	}
+	res = PQgetResult(conn->pg);
+	if (res == NULL)
+		conn->state = PQstatus(conn->pg) == CONNECTION_OK ?
+			LOGQ_CONN_IDLE : LOGQ_CONN_BROKEN;
+	return res;
+}
+
+/*
+ * Run one or several statements and return the last one's result, which the
+ * caller frees.  An error in any of them is reported; the connection is idle
+ * by then, though perhaps in a failed transaction.
+ */
+PGresult *
+logq_conn_exec(LogqConn *conn, const char *sql)
+{
+	PGresult   *volatile last = NULL;
+	PGresult   *res;
+
+	logq_conn_send(conn, sql);
+	PG_TRY();
+	{
+		while ((res = logq_conn_get_result(conn)) != NULL)
+		{
+			/* an error is the last result; a COPY has no business here */
+			PQclear(last);
+			last = res;
+			if (PQresultStatus(res) == PGRES_COPY_IN ||
+				PQresultStatus(res) == PGRES_COPY_OUT ||
+				PQresultStatus(res) == PGRES_COPY_BOTH)
+				break;
+		}
+	}
+	PG_CATCH();
+	{
+		PQclear(last);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (last == NULL ||
+		(PQresultStatus(last) != PGRES_COMMAND_OK &&
+		 PQresultStatus(last) != PGRES_TUPLES_OK))
+		logq_report_remote_error(ERROR, conn, last, sql);
+	return last;
+}
+
+/*
+ * A field of a remote error in our memory, or NULL.
+ */
+static char *
+error_field(const PGresult *res, int code)
+{
+	const char *value = PQresultErrorField(res, code);
+
+	return value ? pstrdup(value) : NULL;
+}
+
+/*
+ * Turn a remote error, or the loss of a connection, into a local one.  Frees
+ * res, before it throws.
+ */
+void
+logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
+						 const char *sql)
+{
+	char	   *state = error_field(res, PG_DIAG_SQLSTATE);
+	char	   *primary = error_field(res, PG_DIAG_MESSAGE_PRIMARY);
+	char	   *detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
+	char	   *hint = error_field(res, PG_DIAG_MESSAGE_HINT);
+	char	   *context = error_field(res, PG_DIAG_CONTEXT);
+	bool		lost = PQstatus(conn->pg) != CONNECTION_OK;
+	int			sqlstate = ERRCODE_CONNECTION_FAILURE;
+
+	PQclear(res);
+
+	if (state != NULL && strlen(state) == 5)
+		sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2], state[3],
+								 state[4]);
+	/* libpq has no fields for errors of its own, only a text */
+	if (primary == NULL)
+	{
+		primary = pchomp(PQerrorMessage(conn->pg));
+		if (primary[0] == '\0')
+			primary = "no message came with the error";
+	}
+	if (sql != NULL && strlen(sql) > MAX_SQL_IN_CONTEXT)
+	{
+		int			len = pg_mbcliplen(sql, MAX_SQL_IN_CONTEXT + 4,
+									   MAX_SQL_IN_CONTEXT);
+
+		sql = psprintf("%.*s...", len, sql);
+	}
+	if (lost)
+		conn->state = LOGQ_CONN_BROKEN;
+
+	ereport(elevel,
+			(errcode(sqlstate),
+			 lost ?
+			 errmsg("connection to partition \"%s\" was lost: %s",
+					conn->name, primary) :
+			 errmsg("partition \"%s\": %s", conn->name, primary),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("%s", context) : 0,
+			 sql ? errcontext("remote SQL command: %s", sql) : 0));
+}

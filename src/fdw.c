@@ -1,0 +1,763 @@
+/*-------------------------------------------------------------------------
+ *
+ * fdw.c
+ *		Planning: paths over the log table, and what the plan tells the scan.
+ *
+ * A log table gets Custom Scan paths from GetForeignPaths: one without an
+ * order, one in the order of the query as far as that begins with ts (or ts
+ * and id), and one for each set of other relations whose columns a join
+ * clause compares ours with.  When the query ends in a LIMIT that our rows
+ * reach unchanged, GetForeignUpperPaths adds a path whose scan knows how many
+ * rows it needs; the Limit node stays above it, so that WITH TIES, OFFSET and
+ * all the rest remain core's business.
+ *
+ * Every clause is either sent, as pieces of SQL with places for values, or
+ * checked here.  Whatever is constant for the scan becomes a member of
+ * custom_exprs and is evaluated when the scan starts, never at plan time: a
+ * generic plan may live for hours.  Nothing of the choice of partitions and
+ * segments is in the plan either.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "scan.h"
+
+#include <math.h>
+
+#include "access/sysattr.h"
+#include "access/table.h"
+#include "catalog/pg_am.h"
+#include "commands/defrem.h"
+#include "foreign/fdwapi.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planmain.h"
+#include "optimizer/restrictinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/selfuncs.h"
+#include "utils/timestamp.h"
+
+/* cost of a round trip, and of moving and decoding a row */
+#define LOGQ_STARTUP_COST 100.0
+#define LOGQ_TUPLE_COST 0.02
+/* rows of a log nobody has asked yet */
+#define LOGQ_DEFAULT_ROWS 1000000.0
+
+/* Members of CustomPath.custom_private */
+enum LogqPathItem
+{
+	LOGQ_PATH_ORDER,			/* Integer: 1, -1 or 0, as in LOGQ_PLAN_ORDER */
+	LOGQ_PATH_BOUNDED			/* Integer: the LIMIT is the scan's, too */
+};
+
+/* What planning knows of a log table; RelOptInfo.fdw_private */
+typedef struct LogqRelInfo
+{
+	LogqRelMap	map;
+	LogqShipContext ship;
+	bool		all_remote;		/* no restriction is checked here */
+	double		scanned;		/* estimate: rows within the time range */
+	double		rows;			/* estimate: rows that come over */
+} LogqRelInfo;
+
+PG_FUNCTION_INFO_V1(logq_fdw_handler);
+
+static Plan *plan_custom_path(PlannerInfo *root, RelOptInfo *rel,
+							  CustomPath *path, List *tlist, List *clauses,
+							  List *custom_plans);
+
+static const CustomPathMethods path_methods = {
+	.CustomName = "LogqScan",
+	.PlanCustomPath = plan_custom_path,
+};
+
+/*
+ * The clause in the form in which it may be sent, if it may be, else NULL.
+ */
+static Expr *
+sendable_clause(LogqRelInfo *info, Expr *clause)
+{
+	Expr	   *rewritten;
+
+	if (!logq_enable_filter_pushdown)
+		return NULL;
+	rewritten = logq_rewrite_clause(&info->ship, clause);
+	return logq_is_shippable(&info->ship, rewritten) ? rewritten : NULL;
+}
+
+/* ---------- sizes and costs ---------- */
+
+/*
+ * Rows of all segments known to this backend that overlap [low, high]; -1
+ * when nothing is known.
+ */
+static double
+known_rows(int64 low, int64 high)
+{
+	double		total = 0;
+	bool		known = false;
+	LogqBounds	bounds;
+	List	   *parts = logq_partitions();
+	ListCell   *lc;
+
+	logq_bounds_init(&bounds);
+	bounds.ts_low = low;
+	bounds.ts_high = high;
+	foreach(lc, parts)
+	{
+		LogqPartition *part = lfirst(lc);
+		int			first;
+		int			last;
+		int			i;
+
+		if (!part->loaded)
+			continue;
+		known = true;
+		logq_bounds_segments(&bounds, part, &first, &last);
+		for (i = first; i < last; i++)
+		{
+			LogqSegment *seg = &part->segments[i];
+			double		fraction = 1;
+			double		width = (double) seg->upper - (double) seg->lower;
+
+			/* the ends of the range cut into a segment */
+			if (low > seg->lower)
+				fraction -= ((double) low - (double) seg->lower) / width;
+			if (high < seg->upper)
+				fraction -= ((double) seg->upper - (double) high) / width;
+			/* never analyzed: a guess that is better than nothing */
+			total += (seg->rows < 0 ? 10000 : seg->rows) * Max(fraction, 0);
+		}
+	}
+	list_free(parts);
+	return known ? total : -1;
+}
+
+/*
+ * Estimate the rows of the table and of the scan.
+ *
+ * A time range is estimated by the segments' bounds and rows, as far as its
+ * ends can be told at plan time; everything else by the usual selectivities.
+ */
+static void
+get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
+{
+	LogqRelInfo *info = palloc0(sizeof(LogqRelInfo));
+	Relation	rel;
+	ListCell   *lc;
+	List	   *others = NIL;
+	List	   *all = NIL;
+	LogqBounds	bounds;
+	double		total;
+
+	rel = table_open(relid, NoLock);
+	logq_rel_map(rel, &info->map);
+	table_close(rel, NoLock);
+
+	info->ship.root = root;
+	info->ship.rel = baserel;
+	info->ship.map = &info->map;
+	info->ship.same_locale = logq_all_same_locale();
+	info->all_remote = true;
+	baserel->fdw_private = info;
+
+	logq_bounds_init(&bounds);
+	foreach(lc, baserel->baserestrictinfo)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+		List	   *params = NIL;
+		List	   *step;
+		Expr	   *clause;
+
+		if (rinfo->pseudoconstant)
+			continue;
+		if (sendable_clause(info, rinfo->clause) == NULL)
+			info->all_remote = false;
+		all = lappend(all, rinfo);
+
+		clause = logq_rewrite_clause(&info->ship, rinfo->clause);
+		step = logq_prune_step(&info->ship, clause, &params);
+		if (step != NIL &&
+			list_nth_int(step, LOGQ_PRUNE_COLUMN) == LOGQ_COL_TS &&
+			list_nth_int(step, LOGQ_PRUNE_OP) != LOGQ_PRUNE_EQ_ANY)
+		{
+			Node	   *value = estimate_expression_value(root,
+														  linitial(params));
+
+			if (IsA(value, Const))
+			{
+				Const	   *c = (Const *) value;
+
+				logq_bounds_apply(&bounds, LOGQ_COL_TS,
+								  list_nth_int(step, LOGQ_PRUNE_OP),
+								  c->constvalue, c->constisnull,
+								  c->consttype);
+				continue;
+			}
+		}
+		others = lappend(others, rinfo);
+	}
+
+	total = known_rows(PG_INT64_MIN, PG_INT64_MAX);
+	if (total < 0)
+	{
+		total = baserel->tuples > 0 ? baserel->tuples : LOGQ_DEFAULT_ROWS;
+		info->scanned = total;
+		others = all;
+	}
+	else
+		info->scanned = bounds.nothing ? 0 :
+			known_rows(bounds.ts_low, bounds.ts_high);
+	baserel->tuples = Max(total, 1);
+	info->rows = info->scanned *
+		clauselist_selectivity(root, others, 0, JOIN_INNER, NULL);
+	baserel->rows = clamp_row_est(info->rows);
+	/* a message is longer than the 32 bytes assumed of any text */
+	baserel->reltarget->width = Max(baserel->reltarget->width, 64);
+}
+
+/*
+ * Cost of a scan that brings over so many rows out of so many.
+ */
+static void
+cost_scan(Path *path, LogqRelInfo *info, double rows, bool ordered)
+{
+	Cost		startup = LOGQ_STARTUP_COST;
+	Cost		run;
+
+	run = info->scanned * cpu_operator_cost * 0.25 +
+		rows * (LOGQ_TUPLE_COST + cpu_tuple_cost);
+	/* indexes on (ts, id) give the order nearly for nothing */
+	if (ordered)
+		run *= 1.02;
+	path->rows = clamp_row_est(rows);
+	path->startup_cost = startup;
+	path->total_cost = startup + run;
+}
+
+/*
+ * Make a path of ours.
+ */
+static CustomPath *
+make_path(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info,
+		  List *pathkeys, int order)
+{
+	LogqRelInfo *info = rel->fdw_private;
+	CustomPath *path = makeNode(CustomPath);
+
+	path->path.pathtype = T_CustomScan;
+	path->path.parent = rel;
+	path->path.pathtarget = rel->reltarget;
+	path->path.param_info = param_info;
+	path->path.parallel_aware = false;
+	path->path.parallel_safe = false;
+	path->path.parallel_workers = 0;
+	path->path.pathkeys = pathkeys;
+	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	path->custom_private = list_make2(makeInteger(order), makeInteger(0));
+	path->methods = &path_methods;
+	cost_scan(&path->path, info,
+			  param_info ? param_info->ppi_rows : rel->rows, order != 0);
+	return path;
+}
+
+/* ---------- paths ---------- */
+
+/*
+ * Is this pathkey an order by the given column of ours?
+ */
+static bool
+pathkey_is_column(PathKey *pathkey, RelOptInfo *rel, AttrNumber attno,
+				  Oid opfamily)
+{
+	ListCell   *lc;
+
+	if (attno == 0 || pathkey->pk_opfamily != opfamily)
+		return false;
+	foreach(lc, pathkey->pk_eclass->ec_members)
+	{
+		EquivalenceMember *member = lfirst(lc);
+		Var		   *var = (Var *) member->em_expr;
+
+		if (!member->em_is_child && IsA(var, Var) &&
+			var->varno == rel->relid && var->varattno == attno)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * As much of the query's order as the merge gives: ts, or ts and id in the
+ * same direction.  Neither is ever NULL, so it does not matter where NULLs
+ * would go.
+ */
+static List *
+useful_pathkeys(PlannerInfo *root, RelOptInfo *rel, int *order)
+{
+	LogqRelInfo *info = rel->fdw_private;
+	PathKey    *first;
+	List	   *result;
+	Oid			ts_family;
+	Oid			id_family;
+
+	*order = 0;
+	if (!logq_enable_ordered_merge || root->query_pathkeys == NIL)
+		return NIL;
+	ts_family = get_opclass_family(GetDefaultOpClass(logq_columns[LOGQ_COL_TS].type,
+													 BTREE_AM_OID));
+	id_family = get_opclass_family(GetDefaultOpClass(logq_columns[LOGQ_COL_ID].type,
+													 BTREE_AM_OID));
+
+	first = linitial_node(PathKey, root->query_pathkeys);
+	if (!pathkey_is_column(first, rel, info->map.attno[LOGQ_COL_TS],
+						   ts_family))
+		return NIL;
+	*order = logq_pathkey_is_desc(first) ? -1 : 1;
+	result = list_make1(first);
+	if (list_length(root->query_pathkeys) > 1)
+	{
+		PathKey    *second = lsecond_node(PathKey, root->query_pathkeys);
+
+		if (pathkey_is_column(second, rel, info->map.attno[LOGQ_COL_ID],
+							  id_family) &&
+			logq_pathkey_is_desc(second) == logq_pathkey_is_desc(first))
+			result = lappend(result, second);
+	}
+	return result;
+}
+
+/* Which equivalence members a look-up takes up, and has taken up before */
+typedef struct MemberSearch
+{
+	Expr	   *current;
+	List	   *done;
+} MemberSearch;
+
+/*
+ * Callback of generate_implied_equalities_for_column: take any member of our
+ * relation that was not taken before, and then only that one.
+ */
+static bool
+ec_member_matches(PlannerInfo *root, RelOptInfo *rel,
+				  EquivalenceClass *ec, EquivalenceMember *em, void *arg)
+{
+	MemberSearch *search = arg;
+
+	if (search->current != NULL)
+		return equal(em->em_expr, search->current);
+	if (list_member(search->done, em->em_expr))
+		return false;
+	search->current = em->em_expr;
+	return true;
+}
+
+/*
+ * Paths for the inner side of a nested loop: the other side's values go with
+ * the request.
+ */
+static void
+add_parameterized_paths(PlannerInfo *root, RelOptInfo *rel)
+{
+	LogqRelInfo *info = rel->fdw_private;
+	List	   *outer_sets = NIL;
+	List	   *clauses = NIL;
+	ListCell   *lc;
+
+	/* join clauses as they stand */
+	foreach(lc, rel->joininfo)
+		clauses = lappend(clauses, lfirst(lc));
+
+	/* and those that follow from equivalence classes */
+	if (rel->has_eclass_joins)
+	{
+		MemberSearch search = {NULL, NIL};
+
+		for (;;)
+		{
+			List	   *implied;
+
+			search.current = NULL;
+			implied = generate_implied_equalities_for_column(root, rel,
+															 ec_member_matches,
+															 &search,
+															 rel->lateral_referencers);
+			if (search.current == NULL)
+				break;
+			clauses = list_concat(clauses, implied);
+			search.done = lappend(search.done, search.current);
+		}
+	}
+
+	foreach(lc, clauses)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+		Relids		outer;
+		ListCell   *seen;
+
+		if (!join_clause_is_movable_to(rinfo, rel) ||
+			sendable_clause(info, rinfo->clause) == NULL)
+			continue;
+		outer = bms_union(rinfo->clause_relids, rel->lateral_relids);
+		outer = bms_del_member(outer, rel->relid);
+		if (bms_is_empty(outer))
+			continue;
+		foreach(seen, outer_sets)
+			if (bms_equal(lfirst(seen), outer))
+				break;
+		if (seen == NULL)
+			outer_sets = lappend(outer_sets, outer);
+	}
+
+	foreach(lc, outer_sets)
+	{
+		ParamPathInfo *param_info = get_baserel_parampathinfo(root, rel,
+															  lfirst(lc));
+
+		add_path(rel, (Path *) make_path(root, rel, param_info, NIL, 0));
+	}
+}
+
+/*
+ * Add all paths of a log table.
+ */
+static void
+get_paths(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
+{
+	ParamPathInfo *param_info = NULL;
+	List	   *pathkeys;
+	int			order;
+
+	/* a LATERAL reference within makes even the plainest path depend */
+	if (!bms_is_empty(baserel->lateral_relids))
+		param_info = get_baserel_parampathinfo(root, baserel,
+											   baserel->lateral_relids);
+	add_path(baserel, (Path *) make_path(root, baserel, param_info, NIL, 0));
+
+	pathkeys = useful_pathkeys(root, baserel, &order);
+	if (pathkeys != NIL)
+		add_path(baserel, (Path *) make_path(root, baserel, param_info,
+											 pathkeys, order));
+	add_parameterized_paths(root, baserel);
+}
+
+/*
+ * Tell the scan how many rows a LIMIT will take of it.
+ */
+static void
+get_upper_paths(PlannerInfo *root, UpperRelationKind stage,
+				RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
+{
+	Query	   *parse = root->parse;
+	FinalPathExtraData *final = extra;
+	List	   *paths = NIL;
+	ListCell   *lc;
+
+	if (stage != UPPERREL_FINAL || !logq_enable_limit_pushdown ||
+		!final->limit_needed || parse->commandType != CMD_SELECT ||
+		parse->limitOption != LIMIT_OPTION_COUNT ||
+		parse->limitCount == NULL || parse->hasTargetSRFs ||
+		parse->rowMarks != NIL ||
+		contain_volatile_functions(parse->limitCount) ||
+		contain_volatile_functions(parse->limitOffset))
+		return;
+
+	foreach(lc, input_rel->pathlist)
+	{
+		Path	   *path = lfirst(lc);
+		ProjectionPath *projection = NULL;
+		CustomPath *scan;
+
+		if (IsA(path, ProjectionPath))
+		{
+			projection = (ProjectionPath *) path;
+			path = projection->subpath;
+		}
+		scan = (CustomPath *) path;
+		if (!IsA(scan, CustomPath) || scan->methods != &path_methods ||
+			!((LogqRelInfo *) path->parent->fdw_private)->all_remote ||
+			!pathkeys_contained_in(root->sort_pathkeys, path->pathkeys))
+			continue;
+		/* with parameters there are clauses that we have not looked at */
+		if (path->param_info != NULL &&
+			path->param_info->ppi_clauses != NIL)
+			continue;
+
+		scan = palloc(sizeof(CustomPath));
+		memcpy(scan, path, sizeof(CustomPath));
+		scan->custom_private = list_make2(linitial(scan->custom_private),
+										  makeInteger(1));
+		if (root->limit_tuples >= 0 && root->limit_tuples < path->rows)
+		{
+			scan->path.rows = clamp_row_est(root->limit_tuples);
+			scan->path.total_cost = path->startup_cost +
+				(path->total_cost - path->startup_cost) *
+				(root->limit_tuples / path->rows);
+		}
+		/* better than the same scan that does not know when to stop */
+		scan->path.startup_cost *= 0.5;
+		path = (Path *) scan;
+		if (projection != NULL)
+		{
+			ProjectionPath *copy = palloc(sizeof(ProjectionPath));
+
+			memcpy(copy, projection, sizeof(ProjectionPath));
+			copy->subpath = path;
+			copy->path.rows = path->rows;
+			copy->path.startup_cost = path->startup_cost;
+			copy->path.total_cost = path->total_cost;
+			path = (Path *) copy;
+		}
+		paths = lappend(paths, path);
+	}
+
+	foreach(lc, paths)
+		add_path(output_rel, (Path *)
+				 create_limit_path(root, output_rel, lfirst(lc),
+								   parse->limitOffset, parse->limitCount,
+								   parse->limitOption, final->offset_est,
+								   final->count_est));
+}
+
+/* ---------- the plan ---------- */
+
+typedef struct RankedClause
+{
+	Expr	   *clause;
+	int			rank;
+	int			position;
+} RankedClause;
+
+/*
+ * Order of sending: cheap clauses first, equal ones as they were written.
+ */
+static int
+compare_ranked(const void *a, const void *b)
+{
+	const RankedClause *ra = a;
+	const RankedClause *rb = b;
+
+	if (ra->rank != rb->rank)
+		return ra->rank - rb->rank;
+	return ra->position - rb->position;
+}
+
+/*
+ * Sort clauses by what they cost the partition.
+ */
+static List *
+rank_clauses(LogqRelInfo *info, List *clauses)
+{
+	int			n = list_length(clauses);
+	RankedClause *ranked = palloc((n + 1) * sizeof(RankedClause));
+	List	   *result = NIL;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		ranked[i].clause = list_nth(clauses, i);
+		ranked[i].rank = logq_clause_rank(&info->ship, ranked[i].clause);
+		ranked[i].position = i;
+	}
+	qsort(ranked, n, sizeof(RankedClause), compare_ranked);
+	for (i = 0; i < n; i++)
+		result = lappend(result, ranked[i].clause);
+	return result;
+}
+
+/*
+ * Does a clause of ours read the column partition and no other?  Then it is
+ * the same for all rows of a partition, and decided before asking.
+ */
+static bool
+is_partition_qual(LogqRelInfo *info, Expr *clause)
+{
+	Bitmapset  *attrs = NULL;
+	AttrNumber	attno = info->map.attno[LOGQ_COL_PARTITION];
+
+	if (attno == 0 || !logq_enable_partition_pruning ||
+		contain_volatile_functions((Node *) clause) ||
+		contain_subplans((Node *) clause))
+		return false;
+	pull_varattnos((Node *) clause, info->ship.rel->relid, &attrs);
+	return bms_membership(attrs) == BMS_SINGLETON &&
+		bms_singleton_member(attrs) ==
+		attno - FirstLowInvalidHeapAttributeNumber;
+}
+
+/*
+ * Add the prune steps of a clause, looking into ANDs.
+ */
+static List *
+add_prune_steps(LogqRelInfo *info, List *steps, Expr *clause, List **params)
+{
+	List	   *step;
+	ListCell   *lc;
+
+	if (is_andclause(clause))
+	{
+		foreach(lc, ((BoolExpr *) clause)->args)
+			steps = add_prune_steps(info, steps, lfirst(lc), params);
+		return steps;
+	}
+	step = logq_prune_step(&info->ship, clause, params);
+	return step != NIL ? lappend(steps, step) : steps;
+}
+
+/*
+ * Columns that must travel: what the target and the local quals read, and
+ * the merge's keys.
+ *
+ * The target list that PlanCustomPath is given may be empty, when a projection
+ * is going to replace it; the relation's target then has what that reads.
+ */
+static List *
+columns_needed(LogqRelInfo *info, CustomPath *path, List *tlist, List *local,
+			   int order)
+{
+	Bitmapset  *attrs = NULL;
+	List	   *result = NIL;
+	bool		whole_row;
+	int			col;
+
+	pull_varattnos((Node *) tlist, info->ship.rel->relid, &attrs);
+	pull_varattnos((Node *) path->path.pathtarget->exprs,
+				   info->ship.rel->relid, &attrs);
+	pull_varattnos((Node *) info->ship.rel->reltarget->exprs,
+				   info->ship.rel->relid, &attrs);
+	pull_varattnos((Node *) local, info->ship.rel->relid, &attrs);
+	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attrs) ||
+		!logq_enable_column_pruning;
+
+	for (col = 0; col < LOGQ_NCOLUMNS; col++)
+	{
+		AttrNumber	attno = info->map.attno[col];
+
+		if (col == LOGQ_COL_PARTITION)
+			continue;
+		if ((order != 0 && (col == LOGQ_COL_TS || col == LOGQ_COL_ID)) ||
+			(attno != 0 &&
+			 (whole_row ||
+			  bms_is_member(attno - FirstLowInvalidHeapAttributeNumber,
+							attrs))))
+			result = lappend_int(result, col);
+	}
+	return result;
+}
+
+/*
+ * Append to custom_exprs; its position as an Integer, -1 for nothing.
+ */
+static Node *
+add_plan_expr(List **exprs, Expr *expr)
+{
+	if (expr == NULL)
+		return (Node *) makeInteger(-1);
+	*exprs = lappend(*exprs, expr);
+	return (Node *) makeInteger(list_length(*exprs) - 1);
+}
+
+/*
+ * Make the plan node of a path.
+ */
+static Plan *
+plan_custom_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
+				 List *tlist, List *clauses, List *custom_plans)
+{
+	LogqRelInfo *info = rel->fdw_private;
+	CustomScan *scan = makeNode(CustomScan);
+	int			order = intVal(list_nth(path->custom_private,
+										LOGQ_PATH_ORDER));
+	bool		bounded = intVal(list_nth(path->custom_private,
+										  LOGQ_PATH_BOUNDED)) != 0;
+	List	   *remote = NIL;
+	List	   *recheck = NIL;
+	List	   *local = NIL;
+	List	   *partition_quals = NIL;
+	List	   *where = NIL;
+	List	   *prune = NIL;
+	List	   *exprs = NIL;
+	List	   *private;
+	ListCell   *lc;
+	int			nparams;
+
+	foreach(lc, extract_actual_clauses(clauses, false))
+	{
+		Expr	   *clause = lfirst(lc);
+		Expr	   *sendable = sendable_clause(info, clause);
+
+		if (is_partition_qual(info, clause))
+			partition_quals = lappend(partition_quals, clause);
+		else if (sendable != NULL)
+		{
+			remote = lappend(remote, sendable);
+			recheck = lappend(recheck, clause);
+		}
+		else
+			local = lappend(local, clause);
+		prune = add_prune_steps(info, prune,
+								logq_rewrite_clause(&info->ship, clause),
+								&exprs);
+	}
+	remote = rank_clauses(info, remote);
+	foreach(lc, remote)
+		where = lappend(where, logq_deparse_expr(&info->ship, lfirst(lc),
+												 &exprs));
+	nparams = list_length(exprs);
+	if (local != NIL)
+		bounded = false;
+
+	private = list_make5(makeInteger((int) logq_rel_check_as_user(root, rel)),
+						 columns_needed(info, path, tlist, local, order),
+						 where,
+						 makeInteger(order),
+						 prune);
+	private = lappend(private, makeInteger(nparams));
+	recheck = list_concat(recheck, partition_quals);
+	private = lappend(private,
+					  add_plan_expr(&exprs, recheck == NIL ? NULL :
+									make_ands_explicit(recheck)));
+	private = lappend(private,
+					  add_plan_expr(&exprs, partition_quals == NIL ? NULL :
+									make_ands_explicit(partition_quals)));
+	private = lappend(private,
+					  add_plan_expr(&exprs, bounded ?
+									(Expr *) root->parse->limitCount : NULL));
+	private = lappend(private,
+					  add_plan_expr(&exprs, bounded ?
+									(Expr *) root->parse->limitOffset : NULL));
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = local;
+	scan->scan.scanrelid = rel->relid;
+	scan->flags = path->flags;
+	scan->custom_exprs = exprs;
+	scan->custom_private = private;
+	scan->custom_scan_tlist = NIL;
+	scan->methods = &logq_scan_methods;
+	return &scan->scan.plan;
+}
+
+/* ---------- handler ---------- */
+
+/*
+ * The wrapper's routines.  There are none for ForeignScan: every path is a
+ * Custom Scan.
+ */
+Datum
+logq_fdw_handler(PG_FUNCTION_ARGS)
+{
+	FdwRoutine *routine = makeNode(FdwRoutine);
+
+	routine->GetForeignRelSize = get_rel_size;
+	routine->GetForeignPaths = get_paths;
+	routine->GetForeignUpperPaths = get_upper_paths;
+	logq_write_init(routine);
+	PG_RETURN_POINTER(routine);
+}

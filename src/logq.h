@@ -1,0 +1,323 @@
+/*-------------------------------------------------------------------------
+ *
+ * logq.h
+ *		What the files of logq know of each other.
+ *
+ * A query's way through the files:
+ *
+ *		fdw.c		paths, plan: what is sent, what is done here
+ *		shippable.c	may this expression be sent?
+ *		deparse.c	expression -> pieces of SQL with places for values
+ *		scan.c		the executor node: begin, next row, rescan, end
+ *		prune.c		which partitions and segments can hold an answer
+ *		merge.c		the heap over ordered streams (plain C)
+ *		stream.c	what one partition sends back, fragment by fragment
+ *		decode.c	binary COPY -> fields (plain C)
+ *		conn.c		connections of this backend, waiting, remote errors
+ *		catalog.c	partitions and their segments
+ *		explain.c	what EXPLAIN says of a scan
+ *		write.c		INSERT and COPY into logq.logs
+ *		xact.c		remote write transactions: commit, abort, savepoints
+ *		partition.c	add_partition, remove_partition, logq.partitions
+ *		options.c	options of servers and user mappings, password rules
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_H
+#define LOGQ_H
+
+#include "postgres.h"
+
+#include "compat.h"
+#include "datatype/timestamp.h"
+#include "foreign/foreign.h"
+#include "libpq-fe.h"
+#include "nodes/pathnodes.h"
+#include "utils/hsearch.h"
+#include "utils/relcache.h"
+
+/* Name of the extension's own server, on which logq.logs lies */
+#define LOGQ_SERVER_NAME "logq"
+#define LOGQ_FDW_NAME "logq_fdw"
+/* Schema of the store on a partition */
+#define LOGQ_STORE_SCHEMA "logq_store"
+/* The number of a row's partition stands in the bits of id from here up */
+#define LOGQ_ID_PARTITION_SHIFT 44
+#define LOGQ_MAX_PARTITION_NUMBER ((1 << 19) - 1)
+
+/* ---------- columns of a log table ---------- */
+
+typedef enum LogqColumn
+{
+	LOGQ_COL_TS = 0,
+	LOGQ_COL_LEVEL,
+	LOGQ_COL_SERVICE,
+	LOGQ_COL_MESSAGE,
+	LOGQ_COL_TRACE_ID,
+	LOGQ_COL_ATTRS,
+	LOGQ_COL_ID,
+	LOGQ_COL_PARTITION,			/* not stored: the partition's name */
+	LOGQ_NCOLUMNS
+} LogqColumn;
+
+typedef struct LogqColumnDef
+{
+	const char *name;
+	Oid			type;
+} LogqColumnDef;
+
+/* in catalog.c; indexed by LogqColumn */
+extern const LogqColumnDef logq_columns[LOGQ_NCOLUMNS];
+
+/* Which attribute of a foreign table is which column */
+typedef struct LogqRelMap
+{
+	int			natts;
+	int			column[LOGQ_NCOLUMNS + 1];	/* by attno (from 1), -1: dropped */
+	AttrNumber	attno[LOGQ_NCOLUMNS];	/* by LogqColumn, 0: not there */
+} LogqRelMap;
+
+/* in catalog.c: errors unless rel is a well-formed table on server logq */
+extern void logq_rel_map(Relation rel, LogqRelMap *map);
+
+/* ---------- settings, in logq.c ---------- */
+
+typedef enum LogqRouteBy
+{
+	LOGQ_ROUTE_SERVICE,
+	LOGQ_ROUTE_TRACE_ID,
+	LOGQ_ROUTE_ROUND_ROBIN
+} LogqRouteBy;
+
+extern int	logq_route_by;
+extern int	logq_connect_timeout;	/* ms */
+extern int	logq_max_parallel_partitions;
+extern bool logq_enable_filter_pushdown;
+extern bool logq_enable_ordered_merge;
+extern bool logq_enable_limit_pushdown;
+extern bool logq_enable_column_pruning;
+extern bool logq_enable_partition_pruning;
+extern bool logq_enable_segment_pruning;
+
+/* ---------- partitions and segments, in catalog.c ---------- */
+
+typedef struct LogqSegment
+{
+	TimestampTz lower;			/* included */
+	TimestampTz upper;			/* excluded */
+	char	   *name;			/* table in schema logq_store, unquoted */
+	double		rows;			/* estimate of the partition's planner */
+} LogqSegment;
+
+/*
+ * What this backend knows of a partition.  The struct stays where it is for
+ * the life of the backend; segments are replaced as a whole by a load, so
+ * nobody keeps pointers to them over anything that can wait.
+ */
+typedef struct LogqPartition
+{
+	int32		number;			/* hash key */
+	char		name[NAMEDATALEN];	/* of the server */
+	Oid			serverid;		/* InvalidOid: there is no such server */
+	bool		same_locale;	/* sorts and folds case as we do */
+	/* copy of the partition's own catalog */
+	bool		loaded;
+	int64		version;
+	int			nsegments;
+	LogqSegment *segments;		/* by lower, ascending */
+	MemoryContext cxt;			/* holds segments */
+} LogqPartition;
+
+/* all partitions by number, as of the current snapshot (a fresh List) */
+extern List *logq_partitions(void);
+extern LogqPartition *logq_partition_by_server(Oid serverid);
+/* do all partitions sort and fold case as this database does? */
+extern bool logq_all_same_locale(void);
+extern void logq_partitions_changed(void);
+
+/* the SQL that reads a partition's catalog: one version, one binary COPY */
+extern const char *logq_catalog_sql(void);
+/* a new copy of a partition's segments is built up and then put in force */
+typedef struct LogqCatalogLoad LogqCatalogLoad;
+extern LogqCatalogLoad *logq_catalog_load_begin(LogqPartition *part);
+extern void logq_catalog_load_row(LogqCatalogLoad *load, const char *buf,
+								  int len);
+extern void logq_catalog_load_end(LogqCatalogLoad *load, int64 version);
+extern void logq_catalog_load_abort(LogqCatalogLoad *load);
+
+/*
+ * Index of the first segment whose upper bound is above ts (nsegments: none).
+ */
+extern int	logq_segment_search(const LogqPartition *part, TimestampTz ts);
+/* the segment that takes a row of this time, or NULL when unknown here */
+extern const LogqSegment *logq_segment_for(const LogqPartition *part,
+										   TimestampTz ts);
+
+/* ---------- connections, in conn.c ---------- */
+
+typedef enum LogqConnState
+{
+	LOGQ_CONN_CONNECTING,
+	LOGQ_CONN_IDLE,				/* no command under way */
+	LOGQ_CONN_BUSY,				/* a command was sent */
+	LOGQ_CONN_BROKEN
+} LogqConnState;
+
+typedef struct LogqConn
+{
+	PGconn	   *pg;
+	LogqConnState state;
+	Oid			serverid;
+	Oid			userid;
+	Oid			umid;			/* user mapping, for invalidation */
+	char		name[NAMEDATALEN];	/* of the server, for messages */
+	bool		reused;			/* had served a request before this one */
+	bool		stale;			/* options changed: close when free */
+	bool		configured;		/* session settings were sent */
+	bool		used_external_fd;
+	bool		in_use;
+	PostgresPollingStatusType poll; /* while connecting */
+	TimestampTz connect_deadline;
+	uint32		server_hash;	/* syscache hash values of what it was */
+	uint32		mapping_hash;	/* made from */
+	struct LogqConn *next;
+} LogqConn;
+
+/*
+ * logq_conn_acquire hands out a connection for the sole use of the caller: an
+ * idle one of this session (checked), or a new one that is still connecting.
+ * It does not wait.  fresh: do not take a pooled one.
+ */
+extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
+/*
+ * Advance a connecting connection.  True: it is ready.  False: wait for
+ * *events on logq_conn_socket().  Errors are reported with ereport, or stored
+ * in *failure when failure is not NULL (then false comes back and state is
+ * LOGQ_CONN_BROKEN).
+ */
+extern bool logq_conn_poll(LogqConn *conn, uint32 *events, char **failure);
+/* give it back: kept when idle, closed otherwise.  Never throws. */
+extern void logq_conn_release(LogqConn *conn);
+/* close at once, whatever it is doing.  Never throws. */
+extern void logq_conn_close(LogqConn *conn);
+
+/* Session settings that must be sent ahead of the first request, or "" */
+extern const char *logq_conn_setup_sql(LogqConn *conn);
+
+/*
+ * For those who may wait (writing, DDL); all honour interrupts and none calls
+ * anything of libpq that blocks.
+ */
+extern void logq_conn_wait_ready(LogqConn *conn);	/* connected and idle */
+extern void logq_conn_send(LogqConn *conn, const char *sql);	/* any SQL */
+extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
+extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */
+/* the last result of sql (several statements are fine); errors reported */
+extern PGresult *logq_conn_exec(LogqConn *conn, const char *sql);
+/* wait for the socket (or a deadline, 0 for none; false when it passed) */
+extern bool logq_conn_wait(LogqConn *conn, uint32 events,
+						   TimestampTz deadline);
+
+/*
+ * The one place that turns a remote error into a local one.  Names the
+ * partition; keeps the remote SQLSTATE, message, detail, hint and context.
+ * Frees res.  sql may be NULL.
+ */
+extern void logq_report_remote_error(int elevel, LogqConn *conn,
+									 PGresult *res, const char *sql);
+
+/* load the partition's catalog through conn (which must be idle) */
+extern void logq_catalog_load(LogqPartition *part, LogqConn *conn);
+
+/* ---------- options.c ---------- */
+
+/*
+ * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
+ * with what logq adds (client_encoding, application_name, options, ...).
+ */
+extern void logq_connection_params(ForeignServer *server, UserMapping *user,
+								   const char ***keywords,
+								   const char ***values);
+/* before and after connecting: the password rules for non-superusers */
+extern void logq_check_conn_params(const char **keywords, const char **values,
+								   UserMapping *user);
+extern void logq_check_conn_security(PGconn *conn, UserMapping *user,
+									 const char *server_name);
+
+/* ---------- shippable.c ---------- */
+
+typedef struct LogqShipContext
+{
+	PlannerInfo *root;
+	RelOptInfo *rel;
+	const LogqRelMap *map;
+	bool		same_locale;	/* logq_all_same_locale() */
+} LogqShipContext;
+
+/*
+ * Rewrite a clause into an equal one that can be shipped more often: the
+ * stable comparisons of a timestamptz column with a date or timestamp that
+ * does not depend on the row become timestamptz comparisons.
+ */
+extern Expr *logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause);
+extern bool logq_is_shippable(const LogqShipContext *cxt, Expr *expr);
+/*
+ * Does expr have the same value for the whole scan (no Vars of rel, nothing
+ * volatile, no sub-select of rel)?  Such expressions become parameters.
+ */
+extern bool logq_is_scan_constant(const LogqShipContext *cxt, Node *expr);
+/* rank of a clause by the cost of evaluating it at the partition */
+extern int	logq_clause_rank(const LogqShipContext *cxt, Expr *clause);
+
+/* ---------- deparse.c ---------- */
+
+/*
+ * SQL of a shippable expression as a list of String nodes (text as it is) and
+ * Integer nodes: n >= 0 stands for the value of the n-th member of *params
+ * (to which expressions that are constant for the scan are added, equal ones
+ * once), LOGQ_PIECE_PARTITION for the partition's name.
+ */
+#define LOGQ_PIECE_PARTITION (-1)
+extern List *logq_deparse_expr(const LogqShipContext *cxt, Expr *expr,
+							   List **params);
+/* index in *params of an expression, added when new */
+extern int	logq_param_index(List **params, Expr *expr);
+/*
+ * A value as a literal that any server reads the same, with its type:
+ * 'text'::pg_catalog.text; NULL::type when isnull.
+ */
+extern void logq_append_literal(StringInfo buf, Datum value, bool isnull,
+								Oid type, int32 typmod);
+/* pin the settings that output functions depend on; undo with AtEOXact_GUC */
+extern int	logq_set_transmission_modes(void);
+
+/* ---------- remote write transactions, in xact.c ---------- */
+
+/*
+ * The connection of this transaction's writes to a partition as this user,
+ * in a transaction and at the savepoint of the current subtransaction.
+ */
+extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
+/*
+ * For readers: the same connection if this transaction has written to the
+ * partition and it is idle in its transaction, else NULL.
+ */
+extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
+/*
+ * While a COPY is under way on the connection: marks it, so that an abort
+ * ends it first.
+ */
+extern void logq_xact_set_copying(LogqConn *conn, bool copying);
+
+/* ---------- write.c ---------- */
+
+struct FdwRoutine;
+extern void logq_write_init(struct FdwRoutine *routine);
+/* make the segment for ts on a partition in a transaction of its own */
+extern void logq_make_segment(LogqPartition *part, Oid userid,
+							  TimestampTz ts);
+/* rendezvous hash: the partition (of n, by their numbers) that takes a key */
+extern int	logq_route(const int32 *numbers, int n, const char *key,
+					   int keylen);
+
+#endif							/* LOGQ_H */

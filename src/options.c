@@ -1,0 +1,577 @@
+/*-------------------------------------------------------------------------
+ *
+ * options.c
+ *		Options of partitions' servers and of user mappings: which there
+ *		are, what libpq gets of them, and who may connect without a password.
+ *
+ * Which options libpq has is asked of libpq itself, so a newer one brings
+ * newer options.  Some of those make the server write files or talk to other
+ * hosts; therefore only a superuser may set what is not on a list here.
+ *
+ * A user who is no superuser must bring a password, and the partition must
+ * have asked for it: otherwise the connection might rest on the identity of
+ * the operating system's user that the server runs as, on its password file,
+ * or on its certificate.  Only a superuser can lift that, by setting
+ * password_required to false in the user mapping.  GSS credentials that the
+ * client has delegated (from 16 on) are not made use of and do not count as a
+ * password, nor does SCRAM pass-through (from 18 on).
+ *
+ * The structure, and the rules on passwords, are taken from option.c and
+ * connection.c of contrib/postgres_fdw (Portions Copyright (c) 2012-2025,
+ * PostgreSQL Global Development Group).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "logq.h"
+
+#include <ctype.h>
+#include <limits.h>
+
+#include "access/reloptions.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/varlena.h"
+
+/*
+ * What the partition's session must be like for it to read our literals and
+ * evaluate our expressions as we do.  All of these are known to 13.
+ */
+#define SESSION_OPTIONS \
+	"-c search_path=pg_catalog" \
+	" -c timezone=UTC" \
+	" -c datestyle=ISO" \
+	" -c intervalstyle=postgres" \
+	" -c extra_float_digits=3" \
+	" -c bytea_output=hex" \
+	" -c standard_conforming_strings=on" \
+	" -c array_nulls=on" \
+	" -c transform_null_equals=off" \
+	" -c gin_fuzzy_search_limit=0" \
+	" -c statement_timeout=0" \
+	" -c lock_timeout=0" \
+	" -c idle_in_transaction_session_timeout=0"
+
+/* Longest distance at which a name is taken for a misspelled one */
+#define MAX_NAME_DISTANCE 4
+
+typedef struct LogqOption
+{
+	const char *keyword;
+	Oid			catalog;		/* of the objects that may have it */
+	bool		is_libpq;		/* goes to libpq as it is */
+	bool		superuser_only;
+} LogqOption;
+
+/* all options, for the life of the backend; made on first use */
+static LogqOption *all_options = NULL;
+static int	num_all_options = 0;
+
+/* Options that logq has beyond libpq's, or in another place */
+static const LogqOption own_options[] = {
+	{"replicas", ForeignServerRelationId, false, false},
+	{"password_required", UserMappingRelationId, false, false},
+	/* who may set these in a user mapping is checked on its own */
+	{"sslcert", UserMappingRelationId, true, false},
+	{"sslkey", UserMappingRelationId, true, false}
+};
+
+/* libpq's options that logq sets itself */
+static const char *const hidden_libpq_options[] = {
+	"client_encoding", "fallback_application_name", "options", "replication"
+};
+
+/* libpq's options that anybody may set */
+static const char *const safe_libpq_options[] = {
+	"application_name", "channel_binding", "connect_timeout", "dbname",
+	"gssencmode", "gsslib", "host", "hostaddr", "keepalives",
+	"keepalives_count", "keepalives_idle", "keepalives_interval",
+	"krbsrvname", "load_balance_hosts", "max_protocol_version",
+	"min_protocol_version", "passfile", "password", "port", "require_auth",
+	"requirepeer", "service", "ssl_max_protocol_version",
+	"ssl_min_protocol_version", "sslcert", "sslcertmode", "sslcompression",
+	"sslcrl", "sslcrldir", "sslkey", "sslmode", "sslnegotiation",
+	"sslpassword", "sslrootcert", "sslsni", "target_session_attrs",
+	"tcp_user_timeout", "user"
+};
+
+PG_FUNCTION_INFO_V1(logq_fdw_validator);
+
+/* ---------- which options there are ---------- */
+
+static bool
+name_in_array(const char *name, const char *const *array, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(name, array[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+#define name_in(name, array) name_in_array(name, array, lengthof(array))
+
+/*
+ * Build the list of all options.  What PQconndefaults returns is kept for the
+ * life of the backend: the keywords in it are used, not copied.  The defaults
+ * that it also finds (in the environment, say) are of no interest.
+ */
+static void
+init_options(void)
+{
+	static PQconninfoOption *libpq_options = NULL;
+	LogqOption *options;
+	int			n = 0;
+
+	if (all_options != NULL)
+		return;
+
+	if (libpq_options == NULL)
+		libpq_options = PQconndefaults();
+	if (libpq_options == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Could not get libpq's default connection options.")));
+
+	for (PQconninfoOption *lopt = libpq_options; lopt->keyword != NULL; lopt++)
+		n++;
+	options = (LogqOption *)
+		MemoryContextAlloc(TopMemoryContext,
+						   sizeof(own_options) + n * sizeof(LogqOption));
+	memcpy(options, own_options, sizeof(own_options));
+	n = lengthof(own_options);
+
+	for (PQconninfoOption *lopt = libpq_options; lopt->keyword != NULL; lopt++)
+	{
+		/* no debug options, and no OAuth, which wants a terminal */
+		if (strchr(lopt->dispchar, 'D') != NULL ||
+			strncmp(lopt->keyword, "oauth_", strlen("oauth_")) == 0 ||
+			name_in(lopt->keyword, hidden_libpq_options))
+			continue;
+
+		options[n].keyword = lopt->keyword;
+		/* the user and all secrets belong into user mappings */
+		options[n].catalog =
+			strcmp(lopt->keyword, "user") == 0 ||
+			strchr(lopt->dispchar, '*') != NULL ?
+			UserMappingRelationId : ForeignServerRelationId;
+		options[n].is_libpq = true;
+		options[n].superuser_only = !name_in(lopt->keyword,
+											 safe_libpq_options);
+		n++;
+	}
+
+	num_all_options = n;
+	all_options = options;
+}
+
+static const LogqOption *
+find_option(const char *keyword, Oid catalog)
+{
+	for (int i = 0; i < num_all_options; i++)
+	{
+		if (all_options[i].catalog == catalog &&
+			strcmp(all_options[i].keyword, keyword) == 0)
+			return &all_options[i];
+	}
+	return NULL;
+}
+
+/* Complain of an unknown option, and say which there are. */
+static void
+report_invalid_option(const char *keyword, Oid catalog)
+{
+	StringInfoData names;
+	const char *closest = NULL;
+	int			distance = MAX_NAME_DISTANCE;
+
+	initStringInfo(&names);
+	for (int i = 0; i < num_all_options; i++)
+	{
+		const char *name = all_options[i].keyword;
+		int			d;
+
+		if (all_options[i].catalog != catalog)
+			continue;
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", name);
+
+		/* no option is as long, and the cost is quadratic */
+		if (strlen(keyword) > NAMEDATALEN)
+			continue;
+		d = varstr_levenshtein_less_equal(keyword, strlen(keyword),
+										  name, strlen(name),
+										  1, 1, 1, distance, true);
+		/* more than half of it changed is another word */
+		if (d <= distance && d <= (int) strlen(keyword) / 2 &&
+			(closest == NULL || d < distance))
+		{
+			closest = name;
+			distance = d;
+		}
+	}
+
+	if (names.len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("invalid option \"%s\"", keyword),
+				 errhint("There are no valid options in this context.")));
+	if (closest != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("invalid option \"%s\"", keyword),
+				 errhint("Perhaps you meant the option \"%s\". Valid options are: %s.",
+						 closest, names.data)));
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 errmsg("invalid option \"%s\"", keyword),
+			 errhint("Valid options are: %s.", names.data)));
+}
+
+/* ---------- values ---------- */
+
+static void
+report_invalid_value(const char *option, const char *value, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for option \"%s\": \"%s\"", option, value),
+			 errhint("%s", hint)));
+}
+
+/* a decimal number from min to max, with at most white space around it */
+static bool
+is_integer(const char *text, long min, long max)
+{
+	char	   *end;
+	long		n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	if (end == text || errno != 0 || n < min || n > max)
+		return false;
+	while (isspace((unsigned char) *end))
+		end++;
+	return *end == '\0';
+}
+
+/* Cut a list at its commas; white space around the members is dropped. */
+static List *
+split_list(const char *value)
+{
+	List	   *result = NIL;
+	const char *p = value;
+
+	for (;;)
+	{
+		const char *end = strchr(p, ',');
+		int			len;
+
+		if (end == NULL)
+			end = p + strlen(p);
+		while (p < end && isspace((unsigned char) *p))
+			p++;
+		len = end - p;
+		while (len > 0 && isspace((unsigned char) p[len - 1]))
+			len--;
+		result = lappend(result, pnstrdup(p, len));
+		if (*end == '\0')
+			return result;
+		p = end + 1;
+	}
+}
+
+/*
+ * Is a member of replicas of the form host:port?  The address of IPv6 stands
+ * in brackets.
+ */
+static bool
+is_host_and_port(const char *member)
+{
+	const char *port;
+
+	if (member[0] == '[')
+	{
+		const char *end = strchr(member, ']');
+
+		if (end == NULL || end == member + 1 || end[1] != ':')
+			return false;
+		port = end + 2;
+	}
+	else
+	{
+		const char *colon = strchr(member, ':');
+
+		if (colon == NULL || colon == member ||
+			strpbrk(member, " \t\r\n[]") != NULL)
+			return false;
+		port = colon + 1;
+	}
+	return isdigit((unsigned char) port[0]) && is_integer(port, 1, 65535);
+}
+
+/* Check what can be told without a connection. */
+static void
+check_option_value(const char *option, const char *value)
+{
+	static const char *const integer_options[] = {
+		"connect_timeout", "keepalives", "keepalives_count",
+		"keepalives_idle", "keepalives_interval", "tcp_user_timeout"
+	};
+	static const char *const sslmodes[] = {
+		"disable", "allow", "prefer", "require", "verify-ca", "verify-full"
+	};
+
+	if (strcmp(option, "port") == 0)
+	{
+		List	   *ports = split_list(value);
+		ListCell   *lc;
+
+		/* libpq takes one for each host, an empty one is the default */
+		foreach(lc, ports)
+		{
+			const char *port = (const char *) lfirst(lc);
+
+			if (port[0] != '\0' && !is_integer(port, 1, 65535))
+				report_invalid_value(option, value,
+									 "Give a number between 1 and 65535.");
+		}
+		list_free_deep(ports);
+	}
+	else if (strcmp(option, "replicas") == 0)
+	{
+		List	   *members = split_list(value);
+		ListCell   *lc;
+
+		foreach(lc, members)
+		{
+			if (!is_host_and_port((const char *) lfirst(lc)))
+				report_invalid_value(option, value,
+									 "Give a list such as 'db1b:5432,db1c:5432'.");
+		}
+		list_free_deep(members);
+	}
+	else if (name_in(option, integer_options))
+	{
+		if (!is_integer(value, INT_MIN, INT_MAX))
+			report_invalid_value(option, value, "Give an integer.");
+	}
+	else if (strcmp(option, "sslmode") == 0)
+	{
+		if (!name_in(value, sslmodes))
+			report_invalid_value(option, value,
+								 "Valid values are: disable, allow, prefer, require, verify-ca, verify-full.");
+	}
+}
+
+/*
+ * Check the options of a server or user mapping of logq_fdw; foreign tables,
+ * columns and the wrapper itself have none.
+ *
+ * Whenever an object is altered, this sees all its options, not just the ones
+ * that change.  So nobody but a superuser can alter an object on which a
+ * superuser has set an option that is theirs alone, except by dropping that.
+ */
+Datum
+logq_fdw_validator(PG_FUNCTION_ARGS)
+{
+	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			catalog = PG_GETARG_OID(1);
+	ListCell   *lc;
+
+	init_options();
+
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+		const LogqOption *option = find_option(def->defname, catalog);
+
+		if (option == NULL)
+			report_invalid_option(def->defname, catalog);
+		else if (option->superuser_only && !superuser())
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to set connection option \"%s\"",
+							def->defname),
+					 errhint("Only a superuser may set this option.")));
+		else if (strcmp(def->defname, "password_required") == 0)
+		{
+			if (!defGetBoolean(def) && !superuser())
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						 errmsg("password_required=false is superuser-only"),
+						 errhint("User mappings with the password_required option set to false may only be created or modified by the superuser.")));
+		}
+		else if (catalog == UserMappingRelationId &&
+				 (strcmp(def->defname, "sslcert") == 0 ||
+				  strcmp(def->defname, "sslkey") == 0))
+		{
+			if (!superuser())
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						 errmsg("sslcert and sslkey are superuser-only"),
+						 errhint("User mappings with the sslcert or sslkey options set may only be created or modified by the superuser.")));
+		}
+		else
+			check_option_value(def->defname, defGetString(def));
+	}
+
+	PG_RETURN_VOID();
+}
+
+/* ---------- what libpq gets ---------- */
+
+/* Append those of the options that are libpq's; returns how many there are. */
+static int
+append_libpq_options(List *options, Oid catalog, const char **keywords,
+					 const char **values, int n)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+		const LogqOption *option = find_option(def->defname, catalog);
+
+		if (option != NULL && option->is_libpq)
+		{
+			keywords[n] = option->keyword;
+			values[n] = pstrdup(defGetString(def));
+			n++;
+		}
+	}
+	return n;
+}
+
+/*
+ * See logq.h.  If a keyword comes twice, libpq takes the last: the mapping's
+ * options win over the server's, and ours over both.
+ *
+ * They are for PQconnectStartParams with expand_dbname off; with it on,
+ * dbname could smuggle in any other option.
+ */
+void
+logq_connection_params(ForeignServer *server, UserMapping *user,
+					   const char ***keywords, const char ***values)
+{
+	int			n = 0;
+	int			max;
+
+	init_options();
+
+	/* three of our own and the terminator */
+	max = list_length(server->options) + list_length(user->options) + 4;
+	*keywords = (const char **) palloc(max * sizeof(char *));
+	*values = (const char **) palloc(max * sizeof(char *));
+
+	n = append_libpq_options(server->options, ForeignServerRelationId,
+							 *keywords, *values, n);
+	n = append_libpq_options(user->options, UserMappingRelationId,
+							 *keywords, *values, n);
+
+	(*keywords)[n] = "fallback_application_name";
+	(*values)[n++] = "logq";
+	(*keywords)[n] = "client_encoding";
+	(*values)[n++] = GetDatabaseEncodingName();
+	(*keywords)[n] = "options";
+	(*values)[n++] = SESSION_OPTIONS;
+	(*keywords)[n] = NULL;
+	(*values)[n] = NULL;
+	Assert(n < max);
+}
+
+/* ---------- passwords ---------- */
+
+static bool
+password_required(UserMapping *user)
+{
+	ListCell   *lc;
+
+	foreach(lc, user->options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (strcmp(def->defname, "password_required") == 0)
+			return defGetBoolean(def);
+	}
+	return true;
+}
+
+static bool
+has_password(const char **keywords, const char **values)
+{
+	bool		result = false;
+
+	/* the last one counts */
+	for (int i = 0; keywords[i] != NULL; i++)
+	{
+		if (strcmp(keywords[i], "password") == 0)
+			result = values[i] != NULL && values[i][0] != '\0';
+	}
+	return result;
+}
+
+/*
+ * Before connecting: whoever is no superuser must have a password in the user
+ * mapping.  It is the mapping's user that counts, not the current one, as a
+ * view's owner may be the one who reads.
+ */
+void
+logq_check_conn_params(const char **keywords, const char **values,
+					   UserMapping *user)
+{
+	ForeignServer *server;
+
+	if (superuser_arg(user->userid) ||
+		has_password(keywords, values) ||
+		!password_required(user))
+		return;
+
+	server = GetForeignServer(user->serverid);
+	ereport(ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("password is required for server \"%s\"",
+					server->servername),
+			 errdetail("Non-superusers must provide a password in the user mapping.")));
+}
+
+/*
+ * After connecting: the partition must have asked for the password, and it
+ * must have been the mapping's.  The caller closes the connection when this
+ * throws.
+ */
+void
+logq_check_conn_security(PGconn *conn, UserMapping *user,
+						 const char *server_name)
+{
+	if (superuser_arg(user->userid) || !password_required(user))
+		return;
+
+	if (PQconnectionUsedPassword(conn))
+	{
+		ListCell   *lc;
+
+		/* the mapping is the only place a password can be in */
+		foreach(lc, user->options)
+		{
+			DefElem    *def = (DefElem *) lfirst(lc);
+
+			if (strcmp(def->defname, "password") == 0 &&
+				defGetString(def)[0] != '\0')
+				return;
+		}
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("password is required for server \"%s\"", server_name),
+			 errdetail("Non-superusers cannot connect if the server does not request a password."),
+			 errhint("Target server's authentication method must be changed or password_required=false set in the user mapping attributes.")));
+}

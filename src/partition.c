@@ -1,0 +1,602 @@
+/*-------------------------------------------------------------------------
+ *
+ * partition.c
+ *		logq.add_partition, logq.remove_partition and logq.partitions.
+ *
+ * A partition is a server of logq_fdw whose database has the schema
+ * logq_store.  The store knows its own number, so any coordinator that is
+ * told of the server learns the same number; the coordinator keeps only the
+ * name and the number, in logq.partition.
+ *
+ * Adding runs on the partition in a transaction of its own, before the local
+ * row is written: should the local transaction roll back, an empty store
+ * remains, and adding again finds it.  Removing never touches the partition.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "logq.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_type.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(logq_add_partition);
+PG_FUNCTION_INFO_V1(logq_remove_partition);
+PG_FUNCTION_INFO_V1(logq_partition_status);
+
+/* store format that this version reads and writes */
+#define STORE_FORMAT 1
+
+/*
+ * Keys of the text of a database's sorting and case folding.  Equal texts
+ * mean equal answers.  Before 15 a server cannot tell the version of its
+ * default collation, so there only C is known to be the same.
+ */
+#define LOCALE_SQL_15 \
+	"SELECT pg_catalog.concat_ws('/', d.datlocprovider, d.datcollate, d.datctype, d.daticulocale, " \
+	"pg_catalog.pg_database_collation_actual_version(d.oid)) " \
+	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+#define LOCALE_SQL_17 \
+	"SELECT pg_catalog.concat_ws('/', d.datlocprovider, d.datcollate, d.datctype, d.datlocale, " \
+	"pg_catalog.pg_database_collation_actual_version(d.oid)) " \
+	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+#define LOCALE_SQL_13 \
+	"SELECT CASE WHEN d.datcollate IN ('C', 'POSIX') AND d.datctype IN ('C', 'POSIX') " \
+	"THEN 'c/C/C' ELSE 'unknown' END " \
+	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+
+/*
+ * The first value of a query on this coordinator, in the caller's memory, or
+ * NULL.
+ */
+static char *
+local_value(const char *sql, int nargs, Oid *types, Datum *values)
+{
+	MemoryContext old = CurrentMemoryContext;
+	char	   *value = NULL;
+
+	SPI_connect();
+	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql);
+	if (SPI_processed > 0 && SPI_tuptable != NULL)
+	{
+		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (value != NULL)
+			value = MemoryContextStrdup(old, value);
+	}
+	SPI_finish();
+	return value;
+}
+
+/*
+ * The first value of a query on a partition, palloc'd, or NULL.
+ */
+static char *
+remote_value(LogqConn *conn, const char *sql)
+{
+	PGresult   *res = logq_conn_exec(conn, sql);
+	char	   *value = NULL;
+
+	if (PQntuples(res) > 0 && !PQgetisnull(res, 0, 0))
+		value = pstrdup(PQgetvalue(res, 0, 0));
+	PQclear(res);
+	return value;
+}
+
+/*
+ * Does the partition sort and fold case as this database does?
+ */
+static bool
+has_same_locale(LogqConn *conn)
+{
+	int			version = PQserverVersion(conn->pg);
+	const char *local_sql = logq_server_version() >= 170000 ?
+		LOCALE_SQL_17 : LOCALE_SQL_15;
+	const char *remote_sql = version >= 170000 ? LOCALE_SQL_17 :
+		version >= 150000 ? LOCALE_SQL_15 : LOCALE_SQL_13;
+	char	   *ours;
+	char	   *theirs;
+
+	theirs = remote_value(conn, remote_sql);
+	if (version < 150000)
+		ours = local_value(LOCALE_SQL_13, 0, NULL, NULL);
+	else
+		ours = local_value(local_sql, 0, NULL, NULL);
+	return ours != NULL && theirs != NULL && strcmp(ours, "unknown") != 0 &&
+		strcmp(ours, theirs) == 0;
+}
+
+/*
+ * The server as a partition-to-be: it must be of our wrapper, and not the
+ * one that stands for all partitions.
+ */
+static ForeignServer *
+partition_server(const char *name)
+{
+	ForeignServer *server = GetForeignServerByName(name, false);
+	ForeignDataWrapper *wrapper = GetForeignDataWrapper(server->fdwid);
+
+	if (strcmp(wrapper->fdwname, LOGQ_FDW_NAME) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("server \"%s\" is not of foreign-data wrapper \"%s\"",
+						name, LOGQ_FDW_NAME),
+				 errhint("Create it with CREATE SERVER ... FOREIGN DATA WRAPPER %s.",
+						 LOGQ_FDW_NAME)));
+	if (strcmp(server->servername, LOGQ_SERVER_NAME) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("server \"%s\" stands for all partitions and cannot be one",
+						name)));
+	return server;
+}
+
+/*
+ * Make sure that the partition has a store, and return its number.
+ */
+static int32
+prepare_store(LogqConn *conn, int32 wanted, const char *interval)
+{
+	char	   *format;
+	char	   *value;
+	char	   *encoding;
+	int32		number;
+
+	encoding = remote_value(conn, "SELECT pg_catalog.pg_encoding_to_char(encoding) "
+							"FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()");
+	if (encoding == NULL || pg_char_to_encoding(encoding) != GetDatabaseEncoding())
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("partition \"%s\" has encoding \"%s\", this database \"%s\"",
+						conn->name, encoding ? encoding : "",
+						GetDatabaseEncodingName()),
+				 errhint("Use a database of the same encoding on the partition.")));
+
+	/* two coordinators may want to create the store at once */
+	PQclear(logq_conn_exec(conn, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+						   "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('" LOGQ_STORE_SCHEMA "'))"));
+	value = remote_value(conn, "SELECT pg_catalog.to_regclass('" LOGQ_STORE_SCHEMA ".store')");
+	if (value == NULL)
+	{
+		char	   *sql;
+
+		sql = local_value(psprintf("SELECT logq.store_sql(%s, %s::pg_catalog.interval)",
+								   wanted > 0 ? psprintf("%d", wanted) :
+								   "(SELECT coalesce(max(number), 0) + 1 FROM logq.partition)",
+								   quote_literal_cstr(interval ? interval : "1 hour")),
+						  0, NULL, NULL);
+		PQclear(logq_conn_exec(conn, sql));
+	}
+	format = remote_value(conn, "SELECT format FROM " LOGQ_STORE_SCHEMA ".store");
+	if (format == NULL || atoi(format) != STORE_FORMAT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("store of partition \"%s\" has format %s, this version of logq knows %d",
+						conn->name, format ? format : "(none)", STORE_FORMAT),
+				 errhint("Use a version of logq that knows this format.")));
+	if (value != NULL && interval != NULL)
+		PQclear(logq_conn_exec(conn, psprintf("UPDATE " LOGQ_STORE_SCHEMA
+											  ".store SET segment_interval = %s",
+											  quote_literal_cstr(interval))));
+	value = remote_value(conn, "SELECT number FROM " LOGQ_STORE_SCHEMA ".store");
+	PQclear(logq_conn_exec(conn, "COMMIT"));
+
+	number = value ? atoi(value) : 0;
+	if (number < 1 || number > LOGQ_MAX_PARTITION_NUMBER)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("store of partition \"%s\" has no valid number",
+						conn->name)));
+	if (wanted > 0 && number != wanted)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("partition \"%s\" already has number %d",
+						conn->name, number),
+				 errhint("Leave out the number.")));
+	return number;
+}
+
+/*
+ * Connect to a partition-to-be, prepare its store, and find out about it.
+ */
+static int32
+join_partition(ForeignServer *server, int32 wanted, const char *interval,
+			   bool *same_locale)
+{
+	LogqConn   *conn = logq_conn_acquire(server->serverid, GetUserId(), false);
+	volatile int32 number = 0;
+
+	PG_TRY();
+	{
+		logq_conn_wait_ready(conn);
+		number = prepare_store(conn, wanted, interval);
+		*same_locale = has_same_locale(conn);
+	}
+	PG_CATCH();
+	{
+		/* whatever was begun there goes with the connection */
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	logq_conn_release(conn);
+	return number;
+}
+
+/*
+ * logq.add_partition(server, number, segment_interval) returns number
+ */
+Datum
+logq_add_partition(PG_FUNCTION_ARGS)
+{
+	ForeignServer *server;
+	char	   *interval = NULL;
+	char	   *other;
+	int32		wanted = 0;
+	int32		number;
+	bool		same_locale;
+	Oid			types[3] = {INT4OID, NAMEOID, BOOLOID};
+	Datum		values[3];
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("server must not be null")));
+	server = partition_server(NameStr(*PG_GETARG_NAME(0)));
+	if (!PG_ARGISNULL(1))
+	{
+		wanted = PG_GETARG_INT32(1);
+		if (wanted < 1 || wanted > LOGQ_MAX_PARTITION_NUMBER)
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("partition number %d is not between 1 and %d",
+							wanted, LOGQ_MAX_PARTITION_NUMBER)));
+	}
+	if (!PG_ARGISNULL(2))
+		interval = DatumGetCString(DirectFunctionCall1(interval_out,
+													   PG_GETARG_DATUM(2)));
+
+	values[1] = CStringGetDatum(server->servername);
+	if (local_value("SELECT 1 FROM logq.partition WHERE server = $1", 1,
+					&types[1], &values[1]) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("server \"%s\" is already a partition",
+						server->servername)));
+
+	number = join_partition(server, wanted, interval, &same_locale);
+
+	values[0] = Int32GetDatum(number);
+	values[2] = BoolGetDatum(same_locale);
+	other = local_value("SELECT server FROM logq.partition WHERE number = $1",
+						1, types, values);
+	if (other != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("partition \"%s\" has number %d, and so has \"%s\"",
+						server->servername, number, other),
+				 errdetail("Either both servers lead to the same database, or the stores were created by coordinators that did not know of each other."),
+				 errhint("Compare the options of the two servers; in the other case create one of the stores anew with a number of its own.")));
+	(void) local_value("INSERT INTO logq.partition (number, server, same_locale) VALUES ($1, $2, $3)",
+					   3, types, values);
+	logq_partitions_changed();
+	PG_RETURN_INT32(number);
+}
+
+/* ---------- what partitions hold ---------- */
+
+#define STATUS_SQL \
+	"SELECT (SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".log), " \
+	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment)"
+
+/*
+ * logq.remove_partition(server, force)
+ */
+Datum
+logq_remove_partition(PG_FUNCTION_ARGS)
+{
+	Name		server = PG_GETARG_NAME(0);
+	bool		force = PG_GETARG_BOOL(1);
+	Oid			type = NAMEOID;
+	Datum		value = NameGetDatum(server);
+
+	if (local_value("SELECT 1 FROM logq.partition WHERE server = $1", 1,
+					&type, &value) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("\"%s\" is not a partition", NameStr(*server)),
+				 errhint("See the view \"logq.partitions\" for those there are.")));
+
+	if (!force)
+	{
+		Oid			serverid = get_foreign_server_oid(NameStr(*server), false);
+		LogqConn   *conn = logq_conn_acquire(serverid, GetUserId(), false);
+		char	   *volatile rows = NULL;
+
+		PG_TRY();
+		{
+			logq_conn_wait_ready(conn);
+			rows = remote_value(conn, STATUS_SQL);
+		}
+		PG_CATCH();
+		{
+			logq_conn_close(conn);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		logq_conn_release(conn);
+		if (rows == NULL || strcmp(rows, "0") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("partition \"%s\" holds %s rows",
+							NameStr(*server), rows ? rows : "unknown"),
+					 errhint("To forget it all the same, run SELECT logq.remove_partition(%s, true); the rows stay on its server.",
+							 quote_literal_cstr(NameStr(*server)))));
+	}
+	(void) local_value("DELETE FROM logq.partition WHERE server = $1", 1,
+					   &type, &value);
+	logq_partitions_changed();
+	PG_RETURN_VOID();
+}
+
+/* One partition being asked for its status */
+typedef struct StatusProbe
+{
+	LogqPartition *part;
+	LogqConn   *conn;
+	uint32		events;
+	char	   *host;
+	char	   *failure;		/* why it has no answer */
+	char	   *rows;
+	char	   *segments;
+	bool		done;
+} StatusProbe;
+
+/*
+ * Is there a user mapping for us (or for everyone)?  GetUserMapping would
+ * throw.
+ */
+static bool
+has_user_mapping(Oid serverid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+								 ObjectIdGetDatum(GetUserId()),
+								 ObjectIdGetDatum(serverid)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(InvalidOid),
+							  ObjectIdGetDatum(serverid));
+}
+
+/*
+ * Host (and port) of a server, for people.
+ */
+static char *
+server_host(ForeignServer *server)
+{
+	char	   *host = NULL;
+	char	   *port = NULL;
+	ListCell   *lc;
+
+	foreach(lc, server->options)
+	{
+		DefElem    *def = lfirst(lc);
+
+		if (strcmp(def->defname, "host") == 0 ||
+			(host == NULL && strcmp(def->defname, "hostaddr") == 0))
+			host = defGetString(def);
+		else if (strcmp(def->defname, "port") == 0)
+			port = defGetString(def);
+	}
+	if (host == NULL)
+		host = "localhost";
+	return port ? psprintf("%s:%s", host, port) : host;
+}
+
+/*
+ * Advance one probe without waiting.
+ */
+static void
+advance_probe(StatusProbe *probe)
+{
+	PGconn	   *pg = probe->conn->pg;
+	PGresult   *res;
+
+	if (probe->conn->state == LOGQ_CONN_CONNECTING)
+	{
+		uint32		events = probe->events;
+
+		if (!logq_conn_poll(probe->conn, &events, &probe->failure))
+		{
+			probe->events = events;
+			probe->done = probe->failure != NULL;
+			return;
+		}
+	}
+	if (probe->conn->state == LOGQ_CONN_IDLE)
+	{
+		if (!PQsendQuery(pg, STATUS_SQL))
+		{
+			probe->failure = pchomp(PQerrorMessage(pg));
+			probe->done = true;
+			return;
+		}
+		probe->conn->state = LOGQ_CONN_BUSY;
+	}
+	probe->events = WL_SOCKET_READABLE;
+	if (PQflush(pg) == 1)
+		probe->events |= WL_SOCKET_WRITEABLE;
+	(void) PQconsumeInput(pg);
+	while (!PQisBusy(pg))
+	{
+		res = PQgetResult(pg);
+		if (res == NULL)
+		{
+			if (PQstatus(pg) == CONNECTION_OK)
+				probe->conn->state = LOGQ_CONN_IDLE;
+			probe->done = true;
+			return;
+		}
+		if (PQresultStatus(res) == PGRES_TUPLES_OK)
+		{
+			probe->rows = pstrdup(PQgetvalue(res, 0, 0));
+			probe->segments = pstrdup(PQgetvalue(res, 0, 1));
+		}
+		else
+		{
+			char	   *message = PQresultErrorField(res,
+													 PG_DIAG_MESSAGE_PRIMARY);
+
+			probe->failure = message ? pstrdup(message) :
+				pchomp(PQerrorMessage(pg));
+		}
+		PQclear(res);
+	}
+}
+
+/*
+ * Ask all partitions at once and wait for those that answer in time.
+ */
+static void
+run_probes(StatusProbe *probes, int n)
+{
+	int			i;
+
+	for (;;)
+	{
+		bool		pending = false;
+
+		for (i = 0; i < n; i++)
+		{
+			TimestampTz deadline;
+
+			if (probes[i].done)
+				continue;
+			advance_probe(&probes[i]);
+			if (probes[i].done)
+				continue;
+			pending = true;
+			/* one after the other is enough: all are under way */
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 10);
+			if (!logq_conn_wait(probes[i].conn, probes[i].events, deadline) &&
+				probes[i].conn->state == LOGQ_CONN_CONNECTING)
+			{
+				/* libpq must not be called without an event */
+				uint32		events = 0;
+
+				(void) logq_conn_poll(probes[i].conn, &events,
+									  &probes[i].failure);
+				probes[i].done = probes[i].failure != NULL;
+				probes[i].events = 0;
+			}
+		}
+		if (!pending)
+			break;
+	}
+}
+
+/*
+ * logq.partition_status()
+ */
+Datum
+logq_partition_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	List	   *parts = logq_partitions();
+	int			n = list_length(parts);
+	StatusProbe *probes = palloc0((n + 1) * sizeof(StatusProbe));
+	int			i;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	PG_TRY();
+	{
+		for (i = 0; i < n; i++)
+		{
+			StatusProbe *probe = &probes[i];
+
+			probe->part = list_nth(parts, i);
+			probe->done = true;
+			if (!OidIsValid(probe->part->serverid))
+				probe->failure = "the server does not exist";
+			else
+			{
+				probe->host = server_host(GetForeignServer(probe->part->serverid));
+				if (!has_user_mapping(probe->part->serverid))
+					probe->failure = "there is no user mapping for the current user";
+				else
+				{
+					probe->conn = logq_conn_acquire(probe->part->serverid,
+													GetUserId(), false);
+					probe->done = false;
+				}
+			}
+		}
+		run_probes(probes, n);
+	}
+	PG_CATCH();
+	{
+		for (i = 0; i < n; i++)
+			if (probes[i].conn != NULL)
+				logq_conn_close(probes[i].conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	for (i = 0; i < n; i++)
+	{
+		StatusProbe *probe = &probes[i];
+		Datum		values[7];
+		bool		nulls[7];
+		const char *state;
+
+		if (probe->conn != NULL)
+			logq_conn_release(probe->conn);
+		if (probe->rows != NULL)
+			state = "up";
+		else if (!OidIsValid(probe->part->serverid))
+			state = "no server";
+		else
+			state = "down";
+
+		memset(nulls, true, sizeof(nulls));
+		values[0] = CStringGetDatum(probe->part->name);
+		values[2] = CStringGetTextDatum(state);
+		values[5] = Int32GetDatum(probe->part->number);
+		nulls[0] = nulls[2] = nulls[5] = false;
+		if (probe->host != NULL)
+		{
+			values[1] = CStringGetTextDatum(probe->host);
+			nulls[1] = false;
+		}
+		if (probe->rows != NULL)
+		{
+			values[3] = Int64GetDatum(strtoll(probe->rows, NULL, 10));
+			values[4] = Int32GetDatum(atoi(probe->segments));
+			nulls[3] = nulls[4] = false;
+		}
+		else if (probe->failure != NULL)
+		{
+			values[6] = CStringGetTextDatum(probe->failure);
+			nulls[6] = false;
+		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,974 @@
+/*-------------------------------------------------------------------------
+ *
+ * scan.c
+ *		The executor node: begin, next row, rescan, end.
+ *
+ * At the first row of a run the parameters are evaluated: everything in the
+ * clauses that is the same for the whole scan, now() among it, becomes a
+ * value here, once, and goes to all partitions alike.  The same values choose
+ * partitions and segments.  Then each partition left has a stream, and one
+ * loop serves all of them: whoever can go on without waiting does, and when
+ * nobody whose row is needed can, the loop waits on their sockets together.
+ *
+ * An ordered scan merges the heads of all streams.  Once all heads are there
+ * only the stream that gave the last row is read; the others rest in the
+ * kernel's socket buffers, and their partitions stop sending when these are
+ * full.  An unordered scan takes rows from whichever stream has one.
+ *
+ * Memory: the current row, one message and libpq's buffer a stream.  Values
+ * of a row live in row_cxt until the next one.
+ *
+ * Failure cases: any error leaves the node where it is; the reset callback
+ * of scan_cxt closes connections that are not idle and the wait set, both at
+ * the end and on abort.  Shutdown does nothing, as a cursor calls it after
+ * every partial fetch and goes on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "scan.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * A wait never lasts longer: bytes may hide in the TLS library, and connect
+ * deadlines pass.
+ */
+#define MAX_WAIT_MS 1000L
+
+/* A stream's place in the wait set */
+typedef struct LogqWaitSlot
+{
+	int			pos;			/* -1: not in the set */
+	pgsocket	fd;
+	unsigned	generation;
+	uint32		events;
+	bool		peer_closed;	/* found out while nobody was reading */
+} LogqWaitSlot;
+
+static void begin_scan(CustomScanState *node, EState *estate, int eflags);
+static TupleTableSlot *exec_scan(CustomScanState *node);
+static void end_scan(CustomScanState *node);
+static void rescan(CustomScanState *node);
+
+static const CustomExecMethods scan_exec_methods = {
+	.CustomName = "LogqScan",
+	.BeginCustomScan = begin_scan,
+	.ExecCustomScan = exec_scan,
+	.EndCustomScan = end_scan,
+	.ReScanCustomScan = rescan,
+	.ExplainCustomScan = logq_explain_scan,
+};
+
+const CustomScanMethods logq_scan_methods = {
+	.CustomName = "LogqScan",
+	.CreateCustomScanState = logq_create_scan_state,
+};
+
+/*
+ * Make the state node of a plan node.
+ */
+Node *
+logq_create_scan_state(CustomScan *cscan)
+{
+	LogqScanState *state = palloc0(sizeof(LogqScanState));
+
+	NodeSetTag(state, T_CustomScanState);
+	state->css.methods = &scan_exec_methods;
+	state->current = -1;
+	return (Node *) state;
+}
+
+/*
+ * The scan's memory goes, at its end or after an error: so must what is not
+ * palloc'd.
+ */
+static void
+release_scan(void *arg)
+{
+	LogqScanState *state = arg;
+	int			i;
+
+	for (i = 0; i < state->nstreams; i++)
+		logq_stream_abandon(&state->streams[i]);
+	state->nstreams = 0;
+	if (state->wait_set != NULL)
+	{
+		FreeWaitEventSet(state->wait_set);
+		state->wait_set = NULL;
+	}
+}
+
+/*
+ * State of one of the plan's expressions, NULL when the plan has none.
+ */
+static ExprState *
+plan_expr(LogqScanState *state, CustomScan *plan, int item, bool qual)
+{
+	int			pos = intVal(list_nth(plan->custom_private, item));
+	Expr	   *expr;
+
+	if (pos < 0)
+		return NULL;
+	expr = list_nth(plan->custom_exprs, pos);
+	if (qual)
+		return ExecInitQual(make_ands_implicit(expr), &state->css.ss.ps);
+	return ExecInitExpr(expr, &state->css.ss.ps);
+}
+
+/*
+ * Read the plan.  Nothing is asked yet.
+ */
+static void
+begin_scan(CustomScanState *node, EState *estate, int eflags)
+{
+	LogqScanState *state = (LogqScanState *) node;
+	CustomScan *plan = castNode(CustomScan, node->ss.ps.plan);
+	List	   *private = plan->custom_private;
+	MemoryContextCallback *callback;
+	ListCell   *lc;
+	Oid			recv;
+	int			i;
+
+	state->scan_cxt = AllocSetContextCreate(estate->es_query_cxt,
+											"logq scan",
+											ALLOCSET_DEFAULT_SIZES);
+	state->run_cxt = AllocSetContextCreate(estate->es_query_cxt,
+										   "logq scan run",
+										   ALLOCSET_DEFAULT_SIZES);
+	state->row_cxt = AllocSetContextCreate(estate->es_query_cxt,
+										   "logq scan row",
+										   ALLOCSET_DEFAULT_SIZES);
+	callback = MemoryContextAlloc(state->scan_cxt,
+								  sizeof(MemoryContextCallback));
+	callback->func = release_scan;
+	callback->arg = state;
+	MemoryContextRegisterResetCallback(state->scan_cxt, callback);
+
+	logq_rel_map(node->ss.ss_currentRelation, &state->map);
+
+	state->plan_user = (Oid) intVal(list_nth(private, LOGQ_PLAN_USER));
+	state->userid = OidIsValid(state->plan_user) ? state->plan_user :
+		GetUserId();
+	foreach(lc, (List *) list_nth(private, LOGQ_PLAN_COLUMNS))
+		state->columns[state->ncolumns++] = lfirst_int(lc);
+	state->where = list_nth(private, LOGQ_PLAN_WHERE);
+	state->order = intVal(list_nth(private, LOGQ_PLAN_ORDER));
+	state->prune = list_nth(private, LOGQ_PLAN_PRUNE);
+	state->nparams = intVal(list_nth(private, LOGQ_PLAN_NPARAMS));
+
+	state->params = palloc0(sizeof(ExprState *) * (state->nparams + 1));
+	state->param_types = palloc0(sizeof(Oid) * (state->nparams + 1));
+	state->param_typmods = palloc0(sizeof(int32) * (state->nparams + 1));
+	state->param_values = palloc0(sizeof(Datum) * (state->nparams + 1));
+	state->param_nulls = palloc0(sizeof(bool) * (state->nparams + 1));
+	state->param_literals = palloc0(sizeof(char *) * (state->nparams + 1));
+	for (i = 0; i < state->nparams; i++)
+	{
+		Expr	   *expr = list_nth(plan->custom_exprs, i);
+
+		state->params[i] = ExecInitExpr(expr, &node->ss.ps);
+		state->param_types[i] = exprType((Node *) expr);
+		state->param_typmods[i] = exprTypmod((Node *) expr);
+	}
+	state->recheck = plan_expr(state, plan, LOGQ_PLAN_RECHECK, true);
+	state->partition_qual = plan_expr(state, plan, LOGQ_PLAN_PARTITION_QUAL,
+									  true);
+	state->limit = plan_expr(state, plan, LOGQ_PLAN_LIMIT, false);
+	state->offset = plan_expr(state, plan, LOGQ_PLAN_OFFSET, false);
+
+	getTypeBinaryInputInfo(logq_columns[LOGQ_COL_ATTRS].type, &recv,
+						   &state->jsonb_ioparam);
+	fmgr_info_cxt(recv, &state->jsonb_recv, state->scan_cxt);
+}
+
+/*
+ * Can all parameters be evaluated without running the query?  EXPLAIN alone
+ * must not run sub-selects, and has no values for parameters.
+ */
+static bool
+needs_execution(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param))
+	{
+		ParamListInfo params = context;
+
+		return ((Param *) node)->paramkind != PARAM_EXTERN || params == NULL;
+	}
+	return expression_tree_walker(node, needs_execution, context);
+}
+
+/*
+ * Evaluate LIMIT's or OFFSET's count; false when there is none.
+ */
+static bool
+eval_count(LogqScanState *state, ExprState *expr, int64 *count)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (expr == NULL)
+		return false;
+	value = ExecEvalExpr(expr, state->css.ss.ps.ps_ExprContext, &isnull);
+	if (isnull)
+		return false;
+	*count = DatumGetInt64(value);
+	return true;
+}
+
+/*
+ * Give every parameter its value, and the bounds and the row limit theirs.
+ */
+static void
+evaluate_params(LogqScanState *state)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	MemoryContext old;
+	ListCell   *lc;
+	int64		count;
+	int64		offset;
+	int			nestlevel;
+	int			i;
+
+	ResetExprContext(econtext);
+	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	for (i = 0; i < state->nparams; i++)
+		state->param_values[i] = ExecEvalExpr(state->params[i], econtext,
+											  &state->param_nulls[i]);
+
+	logq_bounds_init(&state->bounds);
+	foreach(lc, state->prune)
+	{
+		List	   *step = lfirst(lc);
+		LogqColumn	column = list_nth_int(step, LOGQ_PRUNE_COLUMN);
+		LogqPruneOp op = list_nth_int(step, LOGQ_PRUNE_OP);
+		int			param = list_nth_int(step, LOGQ_PRUNE_PARAM);
+
+		logq_bounds_apply(&state->bounds, column, op,
+						  state->param_values[param],
+						  state->param_nulls[param],
+						  state->param_types[param]);
+	}
+
+	state->request.bound = -1;
+	if (eval_count(state, state->limit, &count) && count >= 0)
+	{
+		/* what the Limit node above will skip it must still be given */
+		if (eval_count(state, state->offset, &offset) && offset > 0)
+			count = count <= PG_INT64_MAX - offset ? count + offset : -1;
+		state->request.bound = count;
+	}
+
+	MemoryContextSwitchTo(state->run_cxt);
+	nestlevel = logq_set_transmission_modes();
+	for (i = 0; i < state->nparams; i++)
+	{
+		StringInfoData buf;
+
+		initStringInfo(&buf);
+		logq_append_literal(&buf, state->param_values[i],
+							state->param_nulls[i], state->param_types[i],
+							state->param_typmods[i]);
+		state->param_literals[i] = buf.data;
+	}
+	AtEOXact_GUC(true, nestlevel);
+	MemoryContextSwitchTo(old);
+	ResetExprContext(econtext);
+	state->values_done = true;
+}
+
+/*
+ * The WHERE clause for a partition, or "".  Without values (EXPLAIN), places
+ * for values are shown as $1, $2.
+ */
+char *
+logq_scan_where(LogqScanState *state, LogqPartition *part, bool values)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+	bool		first = true;
+
+	initStringInfo(&buf);
+	foreach(lc, state->where)
+	{
+		ListCell   *piece;
+
+		appendStringInfoString(&buf, first ? " WHERE " : " AND ");
+		first = false;
+		foreach(piece, (List *) lfirst(lc))
+		{
+			if (IsA(lfirst(piece), String))
+				appendStringInfoString(&buf, strVal(lfirst(piece)));
+			else if (intVal(lfirst(piece)) == LOGQ_PIECE_PARTITION)
+			{
+				if (part != NULL)
+					appendStringInfo(&buf, "%s::pg_catalog.text",
+									 quote_literal_cstr(part->name));
+				else
+					appendStringInfoString(&buf, "$partition");
+			}
+			else if (values)
+				appendStringInfoString(&buf,
+									   state->param_literals[intVal(lfirst(piece))]);
+			else
+				appendStringInfo(&buf, "$%d",
+								 (int) intVal(lfirst(piece)) + 1);
+		}
+	}
+	return buf.data;
+}
+
+/*
+ * Set up what is asked of every fragment.
+ */
+static void
+build_request(LogqScanState *state)
+{
+	LogqRequest *request = &state->request;
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	request->nfields = state->ncolumns;
+	request->ts_field = request->id_field = -1;
+	request->ordered = state->order != 0;
+	request->descending = state->order < 0;
+	for (i = 0; i < state->ncolumns; i++)
+	{
+		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
+						 quote_identifier(logq_columns[state->columns[i]].name));
+		if (state->columns[i] == LOGQ_COL_TS)
+			request->ts_field = i;
+		else if (state->columns[i] == LOGQ_COL_ID)
+			request->id_field = i;
+	}
+	request->select_list = buf.data;
+}
+
+/*
+ * May this partition hold rows that pass the quals on its name?
+ */
+static bool
+partition_passes(LogqScanState *state, LogqPartition *part)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
+	AttrNumber	attno = state->map.attno[LOGQ_COL_PARTITION];
+	bool		passes;
+
+	if (state->partition_qual == NULL || attno == 0)
+		return true;
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+	slot->tts_values[attno - 1] = CStringGetTextDatum(part->name);
+	slot->tts_isnull[attno - 1] = false;
+	ExecStoreVirtualTuple(slot);
+	econtext->ecxt_scantuple = slot;
+	passes = ExecQual(state->partition_qual, econtext);
+	ExecClearTuple(slot);
+	ResetExprContext(econtext);
+	return passes;
+}
+
+/*
+ * Evaluate the parameters and decide which partitions are to be asked.  In
+ * EXPLAIN without ANALYZE this fails, and false comes back, when there are
+ * parameters that have no value before the query runs.
+ */
+bool
+logq_scan_plan_partitions(LogqScanState *state, bool explain)
+{
+	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
+	MemoryContext old;
+	int			i;
+
+	if (explain &&
+		needs_execution((Node *) plan->custom_exprs,
+						state->css.ss.ps.state->es_param_list_info))
+		return false;
+
+	MemoryContextReset(state->run_cxt);
+	old = MemoryContextSwitchTo(state->run_cxt);
+	evaluate_params(state);
+	build_request(state);
+
+	if (state->streams == NULL)
+	{
+		List	   *parts = logq_partitions();
+		int			n = list_length(parts);
+
+		MemoryContextSwitchTo(state->scan_cxt);
+		state->streams = palloc0((n + 1) * sizeof(LogqStream));
+		state->fates = palloc0((n + 1) * sizeof(LogqPartitionFate));
+		state->segments_known = palloc0((n + 1) * sizeof(int));
+		state->segments_left = palloc0((n + 1) * sizeof(int));
+		state->merge_entries = palloc0((n + 1) * sizeof(LogqMergeEntry));
+		state->waiting = palloc0((n + 1) * sizeof(bool));
+		state->wait_slots = palloc0((n + 1) * sizeof(LogqWaitSlot));
+		for (i = 0; i < n; i++)
+		{
+			logq_stream_init(&state->streams[i], list_nth(parts, i),
+							 state->userid);
+			state->wait_slots[i].pos = -1;
+		}
+		state->nstreams = n;
+		MemoryContextSwitchTo(state->run_cxt);
+	}
+
+	for (i = 0; i < state->nstreams; i++)
+	{
+		LogqPartition *part = state->streams[i].part;
+		int			first;
+		int			last;
+
+		if (!partition_passes(state, part))
+			state->fates[i] = LOGQ_FATE_PRUNED_NAME;
+		else if (logq_enable_partition_pruning && state->bounds.nothing)
+			state->fates[i] = LOGQ_FATE_PRUNED_EMPTY;
+		else if (logq_enable_partition_pruning &&
+				 !logq_bounds_allow_partition(&state->bounds, part->number))
+			state->fates[i] = LOGQ_FATE_PRUNED_ID;
+		else
+			state->fates[i] = LOGQ_FATE_ASKED;
+
+		/* what is known now; the stream says what was true when it asked */
+		state->segments_known[i] = part->loaded ? part->nsegments : -1;
+		state->segments_left[i] = 0;
+		if (part->loaded && state->fates[i] == LOGQ_FATE_ASKED)
+		{
+			first = 0;
+			last = part->nsegments;
+			if (logq_enable_segment_pruning)
+				logq_bounds_segments(&state->bounds, part, &first, &last);
+			state->segments_left[i] = last - first;
+		}
+	}
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/*
+ * Fill in the segments that a stream asks, in the order it asks them.
+ */
+static void
+plan_stream(LogqStream *stream, void *arg)
+{
+	LogqScanState *state = arg;
+	LogqPartition *part = stream->part;
+	int			index = stream - state->streams;
+	int			first = 0;
+	int			last = part->nsegments;
+	int			i;
+
+	if (logq_enable_segment_pruning)
+		logq_bounds_segments(&state->bounds, part, &first, &last);
+
+	state->segments_known[index] = part->nsegments;
+	state->segments_left[index] = last - first;
+	stream->nfragments = last - first;
+	stream->fragments = MemoryContextAllocHuge(stream->cxt,
+											   (last - first + 1) *
+											   sizeof(LogqFragment));
+	for (i = 0; i < stream->nfragments; i++)
+	{
+		/* newest first unless asked otherwise: that is where answers are */
+		const LogqSegment *seg =
+			&part->segments[state->order > 0 ? first + i : last - 1 - i];
+
+		stream->fragments[i].lower = seg->lower;
+		stream->fragments[i].upper = seg->upper;
+		stream->fragments[i].name = MemoryContextStrdup(stream->cxt,
+														seg->name);
+	}
+}
+
+/*
+ * Begin a run.
+ */
+static void
+start_run(LogqScanState *state)
+{
+	int			i;
+
+	for (i = 0; i < state->nstreams; i++)
+		logq_stream_finish(&state->streams[i]);
+
+	(void) logq_scan_plan_partitions(state, false);
+
+	for (i = 0; i < state->nstreams; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->run_cxt);
+
+		state->waiting[i] = false;
+		if (state->fates[i] == LOGQ_FATE_ASKED)
+			logq_stream_start(&state->streams[i], state->run_cxt,
+							  &state->request,
+							  logq_scan_where(state,
+											  state->streams[i].part, true),
+							  plan_stream, state);
+		MemoryContextSwitchTo(old);
+	}
+	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
+					state->order < 0);
+	state->heads_done = false;
+	state->current = -1;
+	state->opened = 0;
+	state->active = 0;
+	state->started = true;
+	state->runs++;
+}
+
+/* ---------- waiting ---------- */
+
+/*
+ * Make the wait set anew: the streams that wait, and, where the platform can
+ * say that a peer has closed, those that rest, so that they are in the set
+ * already when their turn comes.
+ */
+static void
+rebuild_wait_set(LogqScanState *state)
+{
+	bool		park = WaitEventSetCanReportClosed();
+	int			i;
+
+	if (state->wait_set != NULL)
+	{
+		FreeWaitEventSet(state->wait_set);
+		state->wait_set = NULL;
+	}
+	state->wait_set = logq_create_wait_event_set(state->nstreams + 2);
+	AddWaitEventToSet(state->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+					  MyLatch, NULL);
+	AddWaitEventToSet(state->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
+					  NULL, NULL);
+	for (i = 0; i < state->nstreams; i++)
+	{
+		LogqStream *stream = &state->streams[i];
+		LogqWaitSlot *slot = &state->wait_slots[i];
+
+		if (slot->generation != stream->generation)
+			slot->peer_closed = false;
+		slot->pos = -1;
+		if (stream->conn == NULL)
+			continue;
+		if (state->waiting[i])
+			slot->events = stream->wait_events;
+		else if (park && !slot->peer_closed)
+			slot->events = WL_SOCKET_CLOSED;
+		else
+			continue;
+		slot->generation = stream->generation;
+		slot->fd = PQsocket(stream->conn->pg);
+		slot->pos = AddWaitEventToSet(state->wait_set, slot->events,
+									  slot->fd, NULL, slot);
+	}
+}
+
+/*
+ * Wait until one of the waiting streams can go on, or some time has passed.
+ */
+static void
+wait_for_streams(LogqScanState *state)
+{
+	WaitEvent	events[16];
+	bool		rebuild = state->wait_set == NULL;
+	int			n;
+	int			i;
+
+	for (i = 0; i < state->nstreams && !rebuild; i++)
+	{
+		LogqStream *stream = &state->streams[i];
+		LogqWaitSlot *slot = &state->wait_slots[i];
+
+		if (slot->pos >= 0 && slot->generation != stream->generation)
+			rebuild = true;		/* its socket has gone, or is another */
+		else if (state->waiting[i] &&
+				 (slot->pos < 0 || stream->state == LOGQ_STREAM_CONNECTING))
+			rebuild = true;		/* libpq may change sockets on the way */
+	}
+	if (rebuild)
+		rebuild_wait_set(state);
+	else
+	{
+		for (i = 0; i < state->nstreams; i++)
+		{
+			LogqWaitSlot *slot = &state->wait_slots[i];
+			uint32		wanted = state->waiting[i] ?
+			state->streams[i].wait_events : WL_SOCKET_CLOSED;
+
+			if (slot->pos < 0 || slot->events == wanted)
+				continue;
+			if (wanted == WL_SOCKET_CLOSED && !WaitEventSetCanReportClosed())
+			{
+				/* cannot rest in the set */
+				rebuild_wait_set(state);
+				break;
+			}
+			ModifyWaitEvent(state->wait_set, slot->pos, wanted, NULL);
+			slot->events = wanted;
+		}
+	}
+
+	CHECK_FOR_INTERRUPTS();
+	n = WaitEventSetWait(state->wait_set, MAX_WAIT_MS, events,
+						 lengthof(events), PG_WAIT_EXTENSION);
+	for (i = 0; i < n; i++)
+	{
+		LogqWaitSlot *slot = events[i].user_data;
+		int			index;
+
+		if (events[i].events & WL_LATCH_SET)
+		{
+			ResetLatch(MyLatch);
+			continue;
+		}
+		if (slot == NULL)
+			continue;
+		index = slot - state->wait_slots;
+		if (state->waiting[index])
+			state->streams[index].ready_events = events[i].events;
+		else if (events[i].events & WL_SOCKET_CLOSED)
+		{
+			/* it will be found out when it is read; do not wake up again */
+			slot->peer_closed = true;
+			FreeWaitEventSet(state->wait_set);
+			state->wait_set = NULL;
+			break;
+		}
+	}
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * The next row of one stream, waiting for it.  False: it has ended.
+ */
+static bool
+advance_one(LogqScanState *state, int index)
+{
+	for (;;)
+	{
+		switch (logq_stream_advance(&state->streams[index]))
+		{
+			case LOGQ_STREAM_ROW:
+				return true;
+			case LOGQ_STREAM_END:
+				return false;
+			case LOGQ_STREAM_WAIT:
+				state->waiting[index] = true;
+				wait_for_streams(state);
+				state->waiting[index] = false;
+				break;
+		}
+	}
+}
+
+/* ---------- ordered scans ---------- */
+
+/*
+ * Ask all partitions and wait until each has its first row or has ended.  At
+ * most logq.max_parallel_partitions are being waited for at a time.
+ */
+static void
+collect_heads(LogqScanState *state)
+{
+	int			next = 0;
+	int			pending = 0;
+	int			i;
+
+	for (;;)
+	{
+		/* who waits may have something now; who has not begun may begin */
+		for (i = 0; i < state->nstreams; i++)
+		{
+			if (state->fates[i] != LOGQ_FATE_ASKED)
+				continue;
+			if (i >= next)
+			{
+				if (pending >= logq_max_parallel_partitions)
+					break;
+				next = i + 1;
+				pending++;
+			}
+			else if (!state->waiting[i])
+				continue;
+			switch (logq_stream_advance(&state->streams[i]))
+			{
+				case LOGQ_STREAM_ROW:
+					logq_merge_push(&state->merge, state->streams[i].ts,
+									state->streams[i].id, i);
+					state->waiting[i] = false;
+					pending--;
+					break;
+				case LOGQ_STREAM_END:
+					state->waiting[i] = false;
+					pending--;
+					break;
+				case LOGQ_STREAM_WAIT:
+					state->waiting[i] = true;
+					break;
+			}
+		}
+		if (pending == 0 && i == state->nstreams)
+			break;
+		if (pending > 0)
+			wait_for_streams(state);
+	}
+	state->heads_done = true;
+}
+
+/*
+ * Index of the stream that holds the next row in order, -1 at the end.
+ */
+static int
+next_ordered(LogqScanState *state)
+{
+	LogqMerge  *merge = &state->merge;
+
+	if (!state->heads_done)
+		collect_heads(state);
+	else if (state->current >= 0)
+	{
+		LogqStream *stream = &state->streams[state->current];
+
+		/* the top's row was handed out: move on before looking again */
+		if (advance_one(state, state->current))
+			logq_merge_replace_top(merge, stream->ts, stream->id);
+		else
+			logq_merge_pop(merge);
+	}
+	state->current = merge->nentries > 0 ? merge->entries[0].stream : -1;
+	return state->current;
+}
+
+/* ---------- unordered scans ---------- */
+
+/*
+ * Index of a stream that holds a row, -1 at the end.  Stays with a stream as
+ * long as it has rows at hand.
+ */
+static int
+next_unordered(LogqScanState *state)
+{
+	int			index = state->current;
+
+	for (;;)
+	{
+		bool		advanced = false;
+		int			tried;
+
+		/* open further streams as others end */
+		while (state->opened < state->nstreams &&
+			   state->active < logq_max_parallel_partitions)
+		{
+			if (state->fates[state->opened] == LOGQ_FATE_ASKED)
+			{
+				state->waiting[state->opened] = true;
+				state->active++;
+			}
+			state->opened++;
+		}
+		if (state->active == 0)
+		{
+			state->current = -1;
+			return -1;
+		}
+
+		for (tried = 0; tried < state->opened; tried++)
+		{
+			if (index < 0 || index >= state->opened)
+				index = 0;
+			if (state->waiting[index])
+			{
+				LogqStreamResult result =
+				logq_stream_advance(&state->streams[index]);
+
+				if (result == LOGQ_STREAM_ROW)
+				{
+					state->current = index;
+					return index;
+				}
+				if (result == LOGQ_STREAM_END)
+				{
+					state->waiting[index] = false;
+					state->active--;
+					advanced = true;
+				}
+			}
+			index++;
+		}
+		if (!advanced)
+			wait_for_streams(state);
+	}
+}
+
+/* ---------- rows ---------- */
+
+/*
+ * One field as a Datum in the current memory context.
+ */
+static Datum
+field_datum(LogqScanState *state, LogqStream *stream, LogqColumn column,
+			const LogqField *field)
+{
+	switch (logq_columns[column].type)
+	{
+		case TEXTOID:
+			{
+				text	   *value;
+
+				(void) pg_verify_mbstr(GetDatabaseEncoding(), field->data,
+									   field->len, false);
+				value = palloc(field->len + VARHDRSZ);
+				SET_VARSIZE(value, field->len + VARHDRSZ);
+				memcpy(VARDATA(value), field->data, field->len);
+				return PointerGetDatum(value);
+			}
+		case JSONBOID:
+			{
+				StringInfoData buf;
+
+				buf.data = unconstify(char *, field->data);
+				buf.len = buf.maxlen = field->len;
+				buf.cursor = 0;
+				return ReceiveFunctionCall(&state->jsonb_recv, &buf,
+										   state->jsonb_ioparam, -1);
+			}
+		default:
+			if (field->len != 8)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROTOCOL_VIOLATION),
+						 errmsg("partition \"%s\" sent %d bytes for column \"%s\"",
+								stream->part->name, field->len,
+								logq_columns[column].name)));
+			return Int64GetDatum(logq_decode_int64(field->data));
+	}
+}
+
+/*
+ * Access method of ExecScan: the next row in the scan slot.
+ */
+static TupleTableSlot *
+scan_next(ScanState *node)
+{
+	LogqScanState *state = (LogqScanState *) node;
+	TupleTableSlot *slot = node->ss_ScanTupleSlot;
+	LogqStream *stream;
+	MemoryContext old;
+	int			index;
+	int			i;
+
+	if (!state->started)
+		start_run(state);
+
+	/* the row before goes, and with it what the slot points to */
+	ExecClearTuple(slot);
+	MemoryContextReset(state->row_cxt);
+
+	index = state->order != 0 ? next_ordered(state) : next_unordered(state);
+	if (index < 0)
+		return slot;
+	stream = &state->streams[index];
+
+	old = MemoryContextSwitchTo(state->row_cxt);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+	for (i = 0; i < state->ncolumns; i++)
+	{
+		LogqColumn	column = state->columns[i];
+		AttrNumber	attno = state->map.attno[column];
+		const LogqField *field = &stream->fields[i];
+
+		/* the merge's keys need not be columns of the table */
+		if (attno == 0 || field->len < 0)
+			continue;
+		slot->tts_values[attno - 1] = field_datum(state, stream, column,
+												  field);
+		slot->tts_isnull[attno - 1] = false;
+	}
+	if (state->map.attno[LOGQ_COL_PARTITION] != 0)
+	{
+		AttrNumber	attno = state->map.attno[LOGQ_COL_PARTITION];
+
+		slot->tts_values[attno - 1] = CStringGetTextDatum(stream->part->name);
+		slot->tts_isnull[attno - 1] = false;
+	}
+	MemoryContextSwitchTo(old);
+	ExecStoreVirtualTuple(slot);
+	slot->tts_tableOid = RelationGetRelid(node->ss_currentRelation);
+	return slot;
+}
+
+/*
+ * Recheck method of ExecScan: a row that another transaction's update made us
+ * look at again (the row is of this table's, but a parameter may come from
+ * the other) must pass what the partitions checked for us.
+ */
+static bool
+scan_recheck(ScanState *node, TupleTableSlot *slot)
+{
+	LogqScanState *state = (LogqScanState *) node;
+	ExprContext *econtext = node->ps.ps_ExprContext;
+
+	if (state->recheck == NULL)
+		return true;
+	econtext->ecxt_scantuple = slot;
+	ResetExprContext(econtext);
+	return ExecQual(state->recheck, econtext);
+}
+
+/*
+ * Next row that passes the local quals, projected.
+ */
+static TupleTableSlot *
+exec_scan(CustomScanState *node)
+{
+	return ExecScan(&node->ss, (ExecScanAccessMtd) scan_next,
+					(ExecScanRecheckMtd) scan_recheck);
+}
+
+/*
+ * Start over, perhaps with other parameters.  Streams are ended when the run
+ * really begins, as it may never do.
+ */
+static void
+rescan(CustomScanState *node)
+{
+	LogqScanState *state = (LogqScanState *) node;
+
+	ExecScanReScan(&node->ss);
+	state->started = false;
+}
+
+/*
+ * The end: connections go back to the pool if that costs no waiting.  Nothing
+ * that EXPLAIN shows goes away here.
+ */
+static void
+end_scan(CustomScanState *node)
+{
+	LogqScanState *state = (LogqScanState *) node;
+	int			i;
+
+	ExecClearTuple(node->ss.ss_ScanTupleSlot);
+	for (i = 0; i < state->nstreams; i++)
+		logq_stream_finish(&state->streams[i]);
+	if (state->scan_cxt != NULL)
+		MemoryContextReset(state->scan_cxt);
+}

@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * scan.h
+ *		The executor node, and what the plan tells it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_SCAN_H
+#define LOGQ_SCAN_H
+
+#include "logq.h"
+
+#include "nodes/bitmapset.h"
+#include "nodes/execnodes.h"
+#include "nodes/extensible.h"
+
+#include "merge.h"
+#include "stream.h"
+
+/*
+ * Members of CustomScan.custom_private.  Positions of expressions are into
+ * custom_exprs, which setrefs and the executor know how to handle; -1 where
+ * there is none.
+ */
+enum LogqPlanItem
+{
+	LOGQ_PLAN_USER,				/* Integer: read as this user, 0: the caller */
+	LOGQ_PLAN_COLUMNS,			/* IntList of LogqColumn, as selected */
+	LOGQ_PLAN_WHERE,			/* List of clauses, each a List of pieces */
+	LOGQ_PLAN_ORDER,			/* Integer: 1 ascending, -1 descending, 0 */
+	LOGQ_PLAN_PRUNE,			/* List of IntLists, see LogqPruneItem */
+	LOGQ_PLAN_NPARAMS,			/* Integer: first so many of custom_exprs */
+	LOGQ_PLAN_RECHECK,			/* Integer: position of the remote clauses */
+	LOGQ_PLAN_PARTITION_QUAL,	/* Integer: position of quals on partition */
+	LOGQ_PLAN_LIMIT,			/* Integer: position of LIMIT's count */
+	LOGQ_PLAN_OFFSET			/* Integer: position of OFFSET's count */
+};
+
+/* Members of one entry of LOGQ_PLAN_PRUNE: column op params[param] */
+enum LogqPruneItem
+{
+	LOGQ_PRUNE_COLUMN,
+	LOGQ_PRUNE_OP,
+	LOGQ_PRUNE_PARAM
+};
+
+typedef enum LogqPruneOp
+{
+	LOGQ_PRUNE_LT,
+	LOGQ_PRUNE_LE,
+	LOGQ_PRUNE_EQ,
+	LOGQ_PRUNE_GE,
+	LOGQ_PRUNE_GT,
+	LOGQ_PRUNE_EQ_ANY			/* = ANY (array) */
+} LogqPruneOp;
+
+/* ---------- prune.c ---------- */
+
+/* What the predicates leave possible; bounds are included */
+typedef struct LogqBounds
+{
+	bool		nothing;		/* no row can match */
+	int64		ts_low;
+	int64		ts_high;
+	int64		id_low;
+	int64		id_high;
+	bool		any_number;		/* partitions of an id list do not matter */
+	Bitmapset  *numbers;		/* else they are these */
+} LogqBounds;
+
+/* the prune step of a clause, as an IntList, or NIL */
+extern List *logq_prune_step(const LogqShipContext *cxt, Expr *clause,
+							 List **params);
+extern void logq_bounds_init(LogqBounds *bounds);
+extern void logq_bounds_apply(LogqBounds *bounds, LogqColumn column,
+							  LogqPruneOp op, Datum value, bool isnull,
+							  Oid type);
+extern bool logq_bounds_allow_partition(const LogqBounds *bounds,
+										int32 number);
+/* segments [*first, *last) can hold rows within the bounds */
+extern void logq_bounds_segments(const LogqBounds *bounds,
+								 const LogqPartition *part, int *first,
+								 int *last);
+
+/* ---------- scan.c ---------- */
+
+typedef enum LogqPartitionFate
+{
+	LOGQ_FATE_ASKED,
+	LOGQ_FATE_PRUNED_NAME,		/* by a qual on partition */
+	LOGQ_FATE_PRUNED_ID,
+	LOGQ_FATE_PRUNED_EMPTY		/* no row can match at all */
+} LogqPartitionFate;
+
+typedef struct LogqScanState
+{
+	CustomScanState css;		/* must be first */
+
+	/* from the plan */
+	Oid			plan_user;
+	Oid			userid;			/* effective, at execution */
+	LogqRelMap	map;
+	int			ncolumns;
+	LogqColumn	columns[LOGQ_NCOLUMNS];
+	List	   *where;
+	int			order;
+	List	   *prune;
+	int			nparams;
+	ExprState **params;
+	Oid		   *param_types;
+	int32	   *param_typmods;
+	ExprState  *recheck;
+	ExprState  *partition_qual;
+	ExprState  *limit;
+	ExprState  *offset;
+
+	/* values of this run */
+	bool		values_done;
+	Datum	   *param_values;
+	bool	   *param_nulls;
+	char	  **param_literals;
+	LogqBounds	bounds;
+	LogqRequest request;
+
+	/* partitions, chosen anew with each run */
+	bool		started;
+	int			nstreams;
+	LogqStream *streams;
+	LogqPartitionFate *fates;
+	int		   *segments_known;
+	int		   *segments_left;
+
+	/* the merge, or the round over unordered streams */
+	LogqMerge	merge;
+	LogqMergeEntry *merge_entries;
+	bool		heads_done;
+	int			current;		/* stream that gave the last row, -1 */
+	int			opened;			/* unordered: streams opened so far */
+	int			active;			/* unordered: of these, not at their end */
+
+	/* waiting */
+	WaitEventSet *wait_set;
+	int			wait_size;
+	bool	   *waiting;		/* by stream */
+	struct LogqWaitSlot *wait_slots;	/* by stream */
+
+	MemoryContext scan_cxt;		/* the life of the node */
+	MemoryContext run_cxt;		/* one run: reset at each rescan */
+	MemoryContext row_cxt;		/* values of the current row */
+	FmgrInfo	jsonb_recv;
+	Oid			jsonb_ioparam;
+	int64		runs;
+} LogqScanState;
+
+extern const CustomScanMethods logq_scan_methods;
+extern Node *logq_create_scan_state(CustomScan *cscan);
+/* evaluate parameters and choose partitions, without asking any */
+extern bool logq_scan_plan_partitions(LogqScanState *state, bool explain);
+extern char *logq_scan_where(LogqScanState *state, LogqPartition *part,
+							 bool values);
+
+/* ---------- explain.c ---------- */
+
+extern void logq_explain_scan(CustomScanState *node, List *ancestors,
+							  ExplainState *es);
+
+#endif							/* LOGQ_SCAN_H */

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * shippable.h
+ *		What deparse.c and clause.c must know of what shippable.c decides by.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_SHIPPABLE_H
+#define LOGQ_SHIPPABLE_H
+
+#include "logq.h"
+
+/* On which collation does the result of a function or operator depend? */
+typedef enum LogqCollationUse
+{
+	LOGQ_COLLATION_ANY,			/* none: the partition may use its own */
+	LOGQ_COLLATION_SAME,		/* the default one, the same over there */
+	LOGQ_COLLATION_C,			/* "C", which the remote SQL has to name */
+	LOGQ_COLLATION_NO			/* on one that partitions may not have */
+} LogqCollationUse;
+
+/* funcid is InvalidOid for GREATEST and LEAST */
+extern LogqCollationUse logq_collation_use(const LogqShipContext *cxt,
+										   Oid funcid, Oid inputcollid,
+										   List *args);
+
+/* What a function does to text, by rising cost */
+typedef enum LogqFunctionKind
+{
+	LOGQ_FUNCTION_OTHER,
+	LOGQ_FUNCTION_LIKE,			/* looks for a string in another */
+	LOGQ_FUNCTION_CASE,			/* matches in any case, or folds it */
+	LOGQ_FUNCTION_REGEX			/* uses a regular expression */
+} LogqFunctionKind;
+
+extern LogqFunctionKind logq_function_kind(Oid funcid);
+
+#endif							/* LOGQ_SHIPPABLE_H */

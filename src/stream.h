@@ -1,0 +1,132 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.h
+ *		What one partition sends back for one scan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_STREAM_H
+#define LOGQ_STREAM_H
+
+#include "logq.h"
+
+#include "portability/instr_time.h"
+#include "storage/buffile.h"
+
+#include "decode.h"
+
+/* One segment to be asked, copied so that a catalog load cannot move it */
+typedef struct LogqFragment
+{
+	TimestampTz lower;
+	TimestampTz upper;
+	char	   *name;
+} LogqFragment;
+
+typedef enum LogqStreamState
+{
+	LOGQ_STREAM_IDLE,			/* not opened */
+	LOGQ_STREAM_CONNECTING,
+	LOGQ_STREAM_SENDING,		/* libpq still holds a part of the request */
+	LOGQ_STREAM_RESULTS,		/* between results */
+	LOGQ_STREAM_COPYING,		/* rows are coming */
+	LOGQ_STREAM_SPOOLED,		/* rows are in a file of ours */
+	LOGQ_STREAM_DONE
+} LogqStreamState;
+
+typedef enum LogqStreamResult
+{
+	LOGQ_STREAM_ROW,			/* fields, ts and id are filled */
+	LOGQ_STREAM_WAIT,			/* wait for wait_events on the socket */
+	LOGQ_STREAM_END
+} LogqStreamResult;
+
+/* What is asked of every fragment; set once a scan or rescan */
+typedef struct LogqRequest
+{
+	const char *select_list;	/* SQL, may be empty */
+	int			nfields;
+	int			ts_field;		/* position of ts, -1 when not ordered */
+	int			id_field;
+	bool		ordered;
+	bool		descending;
+	int64		bound;			/* rows the scan needs at most, -1: all */
+} LogqRequest;
+
+typedef struct LogqStream LogqStream;
+
+/* fills fragments from the partition's catalog, in the order to be asked */
+typedef void (*LogqStreamPlanner) (LogqStream *stream, void *arg);
+
+struct LogqStream
+{
+	LogqPartition *part;
+	Oid			userid;
+	MemoryContext cxt;			/* for this scan or rescan */
+	const LogqRequest *request;
+	const char *where;			/* " WHERE ..." or "" */
+	LogqStreamPlanner planner;
+	void	   *planner_arg;
+
+	LogqStreamState state;
+	LogqConn   *conn;
+	bool		borrowed;		/* conn is the transaction's own writer */
+	unsigned	generation;		/* raised whenever conn changes */
+	uint32		wait_events;
+	uint32		ready_events;	/* set by whoever waited */
+
+	/* fragments [0, batch_start) are done, up to batch_end are asked */
+	int			nfragments;
+	LogqFragment *fragments;
+	int			batch_start;
+	int			batch_end;
+	int			batch_done;		/* fragments of this batch that have ended */
+	int			batch_size;		/* of the last request, 0: there was none */
+
+	LogqCatalogLoad *load;		/* while the catalog is being read */
+	bool		confirmed;		/* the catalog was true in this scan */
+	bool		stale;			/* the version did not match: skip rows */
+	int			reloads;
+	int64		new_version;
+	int64		skipped_bytes;
+	bool		retried;
+
+	LogqDecoder decoder;
+	char	   *message;		/* libpq's, being decoded */
+	BufFile    *spool;
+	char	   *spool_buf;
+	int			spool_buf_size;
+
+	/* the current row */
+	LogqField	fields[LOGQ_NCOLUMNS];
+	int64		ts;
+	int64		id;
+	bool		has_row;
+
+	/* of this scan or rescan */
+	int64		scan_rows;
+	/* over all rescans, for EXPLAIN */
+	int64		rows;
+	int64		bytes;
+	int64		requests;
+	int64		fragments_asked;
+	instr_time	started;
+	double		first_row_ms;	/* -1: none came */
+};
+
+extern void logq_stream_init(LogqStream *stream, LogqPartition *part,
+							 Oid userid);
+extern void logq_stream_start(LogqStream *stream, MemoryContext cxt,
+							  const LogqRequest *request, const char *where,
+							  LogqStreamPlanner planner, void *planner_arg);
+extern LogqStreamResult logq_stream_advance(LogqStream *stream);
+/* end of the scan: keep the connection if that costs no waiting */
+extern void logq_stream_finish(LogqStream *stream);
+/* free at once what is not palloc'd; never throws */
+extern void logq_stream_abandon(LogqStream *stream);
+/* SQL of one fragment, for requests and EXPLAIN */
+extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
+							  const char *segment, const char *where,
+							  int64 limit);
+
+#endif							/* LOGQ_STREAM_H */
