@@ -18,6 +18,8 @@ RETURNS void
 AS 'MODULE_PATHNAME'
 LANGUAGE C STRICT;
 
+COMMENT ON FUNCTION logq.logq_fdw_handler() IS 'handler of foreign-data wrapper logq_fdw';
+COMMENT ON FUNCTION logq.logq_fdw_validator(text[], oid) IS 'validator of foreign-data wrapper logq_fdw';
 REVOKE ALL ON FUNCTION logq.logq_fdw_handler() FROM PUBLIC;
 REVOKE ALL ON FUNCTION logq.logq_fdw_validator(text[], oid) FROM PUBLIC;
 

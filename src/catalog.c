@@ -43,6 +43,10 @@
 
 #define CATALOG_COLUMNS 4
 
+#define LOG_COLUMNS \
+	"ts timestamptz, level text, service text, message text, " \
+	"trace_id text, attrs jsonb, id bigint, partition text"
+
 const LogqColumnDef logq_columns[LOGQ_NCOLUMNS] = {
 	[LOGQ_COL_TS] = {"ts", TIMESTAMPTZOID},
 	[LOGQ_COL_LEVEL] = {"level", TEXTOID},
@@ -268,12 +272,25 @@ logq_rel_map(Relation rel, LogqRelMap *map)
 	int			i;
 	int			col;
 
-	if (desc->natts > LOGQ_NCOLUMNS * 2)
-		goto wrong;
+	ForeignServer *server;
+
+	server = GetForeignServer(GetForeignServerIdByRelId(RelationGetRelid(rel)));
+	if (strcmp(server->servername, LOGQ_SERVER_NAME) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("foreign table \"%s\" is on server \"%s\", which can only be a partition",
+						RelationGetRelationName(rel), server->servername),
+				 errhint("Create log tables on server \"%s\", and read one partition with WHERE partition = %s.",
+						 LOGQ_SERVER_NAME,
+						 quote_literal_cstr(server->servername))));
+	if (desc->natts > LOGQ_NCOLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_COLUMN_NAME),
+				 errmsg("foreign table \"%s\" has or had more columns than a log table",
+						RelationGetRelationName(rel)),
+				 errhint("The columns are " LOG_COLUMNS ".")));
 	MemSet(map, 0, sizeof(LogqRelMap));
 	map->natts = desc->natts;
-	if (desc->natts > LOGQ_NCOLUMNS)
-		goto wrong;
 	for (i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -290,18 +307,10 @@ logq_rel_map(Relation rel, LogqRelMap *map)
 					 errmsg("column \"%s\" of foreign table \"%s\" is not a column of a log table",
 							NameStr(att->attname),
 							RelationGetRelationName(rel)),
-					 errhint("The columns are ts timestamptz, level text, service text, message text, trace_id text, attrs jsonb, id bigint, partition text.")));
+					 errhint("The columns are " LOG_COLUMNS ".")));
 		map->column[i + 1] = col;
 		map->attno[col] = i + 1;
 	}
-	return;
-
-wrong:
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_COLUMN_NAME),
-			 errmsg("foreign table \"%s\" has more columns than a log table",
-					RelationGetRelationName(rel)),
-			 errhint("The columns are ts timestamptz, level text, service text, message text, trace_id text, attrs jsonb, id bigint, partition text.")));
 }
 
 /* ---------- loading a partition's catalog ---------- */

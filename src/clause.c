@@ -247,6 +247,13 @@ rank_walker(Node *node, RankState *state)
 
 	if (node == NULL)
 		return false;
+	if (IsA(node, CaseExpr) || IsA(node, List))
+	{
+		/* no need to look into a CASE, and a list has no type */
+		state->other |= IsA(node, CaseExpr);
+		return IsA(node, List) &&
+			expression_tree_walker(node, rank_walker, (void *) state);
+	}
 	if (logq_is_scan_constant(state->cxt, node))
 		return false;
 	column = node_column(state->cxt, node);
@@ -273,9 +280,12 @@ rank_walker(Node *node, RankState *state)
 				break;
 			}
 		case T_ScalarArrayOpExpr:
-			(void) rank_function(state,
-								 get_opcode(((ScalarArrayOpExpr *) node)->opno));
-			break;
+			{
+				ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) node;
+
+				(void) rank_function(state, get_opcode(op->opno));
+				break;
+			}
 		case T_FuncExpr:
 			{
 				FuncExpr   *f = (FuncExpr *) node;

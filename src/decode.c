@@ -11,7 +11,8 @@
  *
  * Whatever comes in, nothing outside the pieces is read: the bytes are
  * another server's.  Fields point into the piece (or the carry buffer) and
- * are good until the next feed.
+ * are good until the next feed.  An error stays: after one, a piece may be
+ * gone that the decoder has not kept, so it is never looked at again.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,7 +37,7 @@ logq_decode_start(LogqDecoder *decoder, int nfields)
 	decoder->header_done = false;
 	decoder->ended = false;
 	decoder->error = NULL;
-	decoder->data = NULL;
+	decoder->data = "";
 	decoder->len = 0;
 	decoder->pos = 0;
 	decoder->carry_len = 0;
@@ -95,6 +96,9 @@ carry_append(LogqDecoder *decoder, const char *data, size_t len)
 bool
 logq_decode_feed(LogqDecoder *decoder, const char *data, size_t len)
 {
+	if (decoder->error != NULL)
+		return false;
+
 	if (decoder->reading_carry)
 	{
 		/* drop what was consumed of the carry buffer, keep the rest */
@@ -180,6 +184,9 @@ logq_decode_next(LogqDecoder *decoder, LogqField *fields)
 	size_t		used;
 	int			natts;
 	int			i;
+
+	if (decoder->error != NULL)
+		return LOGQ_DECODE_ERROR;
 
 	if (decoder->ended)
 	{

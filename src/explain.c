@@ -45,6 +45,7 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
 	if (request.select_list == NULL)
 	{
 		request.select_list = column_list(state);
+		request.nfields = state->ncolumns;
 		request.ordered = state->order != 0;
 		request.descending = state->order < 0;
 		request.bound = -1;

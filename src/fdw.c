@@ -224,19 +224,18 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 }
 
 /*
- * Cost of a scan that brings over so many rows out of so many.
+ * Cost of a scan that brings over so many rows out of so many.  Order costs
+ * nothing extra: the segments' indexes on (ts, id) have it, and a merge that
+ * stands ready for a LIMIT always beats a sort here.
  */
 static void
-cost_scan(Path *path, LogqRelInfo *info, double rows, bool ordered)
+cost_scan(Path *path, LogqRelInfo *info, double rows)
 {
 	Cost		startup = LOGQ_STARTUP_COST;
 	Cost		run;
 
 	run = info->scanned * cpu_operator_cost * 0.25 +
 		rows * (LOGQ_TUPLE_COST + cpu_tuple_cost);
-	/* indexes on (ts, id) give the order nearly for nothing */
-	if (ordered)
-		run *= 1.02;
 	path->rows = clamp_row_est(rows);
 	path->startup_cost = startup;
 	path->total_cost = startup + run;
@@ -264,7 +263,7 @@ make_path(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info,
 	path->custom_private = list_make2(makeInteger(order), makeInteger(0));
 	path->methods = &path_methods;
 	cost_scan(&path->path, info,
-			  param_info ? param_info->ppi_rows : rel->rows, order != 0);
+			  param_info ? param_info->ppi_rows : rel->rows);
 	return path;
 }
 

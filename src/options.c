@@ -543,29 +543,41 @@ logq_check_conn_params(const char **keywords, const char **values,
 }
 
 /*
- * After connecting: the partition must have asked for the password, and it
- * must have been the mapping's.  The caller closes the connection when this
- * throws.
+ * After connecting: the partition must have asked for the password, and the
+ * one it got must be the mapping's.  The caller closes the connection when
+ * this throws.
+ *
+ * A mapping without options is looked up: whoever waited for the connection
+ * may have kept only the OIDs.
  */
 void
 logq_check_conn_security(PGconn *conn, UserMapping *user,
 						 const char *server_name)
 {
-	if (superuser_arg(user->userid) || !password_required(user))
+	if (superuser_arg(user->userid))
+		return;
+	if (user->options == NIL)
+		user = GetUserMapping(user->userid, user->serverid);
+	if (!password_required(user))
 		return;
 
 	if (PQconnectionUsedPassword(conn))
 	{
+		const char *used = PQpass(conn);
 		ListCell   *lc;
 
-		/* the mapping is the only place a password can be in */
 		foreach(lc, user->options)
 		{
 			DefElem    *def = (DefElem *) lfirst(lc);
 
-			if (strcmp(def->defname, "password") == 0 &&
-				defGetString(def)[0] != '\0')
-				return;
+			if (strcmp(def->defname, "password") == 0)
+			{
+				const char *password = defGetString(def);
+
+				if (password[0] != '\0' && used != NULL &&
+					strcmp(password, used) == 0)
+					return;
+			}
 		}
 	}
 

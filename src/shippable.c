@@ -543,18 +543,25 @@ not_constant_walker(Node *node, ConstantState *state)
 		case T_CaseExpr:
 			{
 				CaseExpr   *c = (CaseExpr *) node;
+				int			saved = state->case_depth;
 				bool		result;
+				ListCell   *lc;
 
 				if (not_constant_walker((Node *) c->arg, state))
 					return true;
 				if (c->arg != NULL)
 					state->case_depth++;
-				result = expression_tree_walker((Node *) c->args,
-												not_constant_walker,
-												(void *) state) ||
-					not_constant_walker((Node *) c->defresult, state);
-				if (c->arg != NULL)
-					state->case_depth--;
+				result = not_constant_walker((Node *) c->defresult, state);
+				foreach(lc, c->args)
+				{
+					CaseWhen   *when = lfirst_node(CaseWhen, lc);
+
+					if (result)
+						break;
+					result = not_constant_walker((Node *) when->expr, state) ||
+						not_constant_walker((Node *) when->result, state);
+				}
+				state->case_depth = saved;
 				return result;
 			}
 		case T_ArrayCoerceExpr:

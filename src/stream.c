@@ -118,8 +118,9 @@ void
 logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 				  const char *segment, const char *where, int64 limit)
 {
-	appendStringInfo(buf, "SELECT %s FROM " LOGQ_STORE_SCHEMA ".%s%s",
-					 request->select_list, segment, where);
+	appendStringInfo(buf, "SELECT%s%s FROM " LOGQ_STORE_SCHEMA ".%s%s",
+					 request->nfields > 0 ? " " : "", request->select_list,
+					 segment, where);
 	if (request->ordered)
 		appendStringInfoString(buf, request->descending ?
 							   " ORDER BY ts DESC, id DESC" :

@@ -22,7 +22,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our $password = 'pass%word''s-72c1';
+our $password = q{pass%word's-72c1};
 our $poll_seconds = 60;
 
 # An SQL literal

@@ -1,0 +1,55 @@
+-- Options of servers and user mappings, and what can be a partition
+\set VERBOSITY default
+CREATE SERVER bad FOREIGN DATA WRAPPER logq_fdw OPTIONS (hots 'localhost');
+CREATE SERVER bad FOREIGN DATA WRAPPER logq_fdw OPTIONS (port 'none');
+CREATE SERVER bad FOREIGN DATA WRAPPER logq_fdw OPTIONS (replicas 'a:b:c');
+CREATE SERVER bad FOREIGN DATA WRAPPER logq_fdw OPTIONS (password 'x');
+CREATE SERVER opt_test FOREIGN DATA WRAPPER logq_fdw
+	OPTIONS (host '127.0.0.1', port '1', dbname 'logs', replicas 'db1b:5432,db1c:5433');
+CREATE USER MAPPING FOR CURRENT_USER SERVER opt_test OPTIONS (usr 'x');
+CREATE USER MAPPING FOR CURRENT_USER SERVER opt_test OPTIONS (user 'x', host 'y');
+ALTER SERVER logq OPTIONS (ADD nosuch '1');
+CREATE FOREIGN TABLE opt_table (ts timestamptz) SERVER logq OPTIONS (a 'b');
+CREATE FOREIGN TABLE opt_table (ts timestamptz OPTIONS (a 'b')) SERVER logq;
+
+-- no mapping, no answer, not ours, not one
+SELECT logq.add_partition('opt_test');
+SELECT logq.add_partition('nosuch');
+SELECT logq.add_partition('logq');
+SELECT logq.add_partition(NULL);
+CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+CREATE SERVER opt_pg FOREIGN DATA WRAPPER postgres_fdw;
+SELECT logq.add_partition('opt_pg');
+SELECT logq.add_partition('p1');
+SELECT logq.remove_partition('opt_test');
+SELECT logq.add_partition('opt_test', 0);
+
+-- tables on the server logq are log tables, or parts of them
+CREATE FOREIGN TABLE opt_table (ts timestamptz, level text, nosuch int) SERVER logq;
+SELECT * FROM opt_table;
+DROP FOREIGN TABLE opt_table;
+CREATE FOREIGN TABLE opt_table (message text, ts timestamptz) SERVER logq;
+SELECT count(message) FROM opt_table WHERE ts < '1900-01-01';
+DROP FOREIGN TABLE opt_table;
+CREATE FOREIGN TABLE opt_table (ts timestamptz) SERVER p1;
+SELECT * FROM opt_table;
+DROP FOREIGN TABLE opt_table;
+
+-- settings
+SHOW logq.route_by;
+SET logq.route_by = 'nosuch';
+SET logq.nosuch = 1;
+SET logq.connect_timeout = 0;
+SET logq.connect_timeout = '2s';
+SHOW logq.connect_timeout;
+RESET logq.connect_timeout;
+
+-- every function of the extension has a description
+SELECT p.oid::regprocedure
+FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+	JOIN pg_extension e ON d.refobjid = e.oid AND d.refclassid = 'pg_extension'::regclass
+WHERE e.extname = 'logq' AND obj_description(p.oid, 'pg_proc') IS NULL
+ORDER BY 1;
+
+DROP SERVER opt_pg;
+DROP SERVER opt_test;

@@ -1,0 +1,75 @@
+-- What is sent to the partitions, and what is not
+SET timezone = 'UTC';
+CREATE FUNCTION pg_temp.remote_sql(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (VERBOSE, COSTS OFF) ' || query LOOP
+		IF line ~ 'Remote SQL|Filter|Function Scan|Sort|Limit$' THEN
+			-- times that depend on now()
+			line := regexp_replace(line, '''20[2-9]\d-[^'']*''::timestamp with time zone',
+				'(time)', 'g');
+			RETURN NEXT regexp_replace(trim(line), 'logq_store\.\S+', 'logq_store.<segment>');
+		END IF;
+	END LOOP;
+END $$;
+
+-- only the columns that are needed
+SELECT pg_temp.remote_sql('SELECT message FROM logq.logs');
+SELECT pg_temp.remote_sql('SELECT count(*) FROM logq.logs');
+SELECT pg_temp.remote_sql('SELECT l FROM logq.logs l');
+SELECT pg_temp.remote_sql('SELECT partition FROM logq.logs WHERE level = ''ERROR''');
+-- comparisons, lists, ranges, NULL tests
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level IN ('ERROR', 'FATAL') AND service <> 'x'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE id BETWEEN 1 AND 5 OR trace_id IS NULL$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level = ANY (ARRAY['a', NULL, 'b"''\']) AND NOT (service = 'x')$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE service IS DISTINCT FROM 'x'$$);
+-- stable expressions are values
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts > now() - interval '1 hour'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts >= current_date$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts < localtimestamp + interval '1 day' AND ts > date_trunc('day', now())$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE service = current_setting('logq.route_by')$$);
+-- text
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE message LIKE '%a\_b%' AND service NOT LIKE 'x%'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE message ILIKE '%a%' AND message ~ 'x+' AND message !~* 'y'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE length(message) > 10 AND lower(level) = 'error' AND starts_with(service, 'a')$$);
+-- JSON
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE attrs ->> 'user' = 'x' AND attrs @> '{"a": [1]}' AND attrs ? 'k' AND attrs -> 'a' ->> 0 = '1'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE (attrs ->> 'n')::int > 5$$);
+-- cheapest first
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE message ~ 'x' AND message LIKE '%y%' AND attrs ->> 'a' = '1' AND trace_id = 't' AND service = 's' AND level = 'l' AND ts > '2021-01-01'$$);
+-- order and limit
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts DESC LIMIT 10');
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts, id LIMIT 10 OFFSET 5');
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts DESC, id LIMIT 10');
+SELECT pg_temp.remote_sql('SELECT level FROM logq.logs LIMIT 3');
+SELECT pg_temp.remote_sql('SELECT level FROM logq.logs ORDER BY level LIMIT 3');
+SELECT pg_temp.remote_sql('SELECT count(*) FROM logq.logs LIMIT 1');
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts FETCH FIRST 3 ROWS WITH TIES');
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs WHERE random() < 2 ORDER BY ts LIMIT 3');
+-- what stays here: volatile, stable over columns, own functions
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE random() < 0.5 AND level = 'x'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts::date = '2021-01-01'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE date_trunc('day', ts) = '2021-01-01'$$);
+CREATE FUNCTION pg_temp.own(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE pg_temp.own(level) AND level = 'x'$$);
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level IN (SELECT 'a' || g FROM generate_series(1, 2) g) AND service = 's'$$);
+-- switched off
+SET logq.enable_filter_pushdown = off;
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level = 'x'$$);
+RESET logq.enable_filter_pushdown;
+SET logq.enable_ordered_merge = off;
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts LIMIT 3');
+RESET logq.enable_ordered_merge;
+SET logq.enable_limit_pushdown = off;
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs ORDER BY ts LIMIT 3');
+RESET logq.enable_limit_pushdown;
+SET logq.enable_column_pruning = off;
+SELECT pg_temp.remote_sql('SELECT ts FROM logq.logs');
+RESET logq.enable_column_pruning;
+-- parameters of generic plans
+SET plan_cache_mode = force_generic_plan;
+PREPARE by_service(text, int) AS SELECT id FROM logq.logs WHERE service = $1 ORDER BY ts DESC LIMIT $2;
+SELECT pg_temp.remote_sql($$EXECUTE by_service('it''s', 7)$$);
+SELECT pg_temp.remote_sql('EXECUTE by_service(NULL, NULL)');
+RESET plan_cache_mode;
+DEALLOCATE by_service;
