@@ -398,7 +398,8 @@ add_parameterized_paths(PlannerInfo *root, RelOptInfo *rel)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 		Relids		outer;
-		ListCell   *seen;
+		ListCell   *other;
+		bool		seen = false;
 
 		if (!join_clause_is_movable_to(rinfo, rel) ||
 			sendable_clause(info, rinfo->clause) == NULL)
@@ -407,10 +408,10 @@ add_parameterized_paths(PlannerInfo *root, RelOptInfo *rel)
 		outer = bms_del_member(outer, rel->relid);
 		if (bms_is_empty(outer))
 			continue;
-		foreach(seen, outer_sets)
-			if (bms_equal(lfirst(seen), outer))
-				break;
-		if (seen == NULL)
+		foreach(other, outer_sets)
+			if (bms_equal(lfirst(other), outer))
+				seen = true;
+		if (!seen)
 			outer_sets = lappend(outer_sets, outer);
 	}
 

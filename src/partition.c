@@ -306,6 +306,34 @@ logq_add_partition(PG_FUNCTION_ARGS)
 	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment)"
 
 /*
+ * Number of rows on a partition, those of this transaction included.
+ */
+static char *
+count_rows(Oid serverid)
+{
+	LogqConn   *conn = logq_xact_written_conn(serverid, GetUserId());
+	char	   *volatile rows = NULL;
+
+	if (conn != NULL)
+		return remote_value(conn, STATUS_SQL);
+
+	conn = logq_conn_acquire(serverid, GetUserId(), false);
+	PG_TRY();
+	{
+		logq_conn_wait_ready(conn);
+		rows = remote_value(conn, STATUS_SQL);
+	}
+	PG_CATCH();
+	{
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	logq_conn_release(conn);
+	return rows;
+}
+
+/*
  * logq.remove_partition(server, force)
  */
 Datum
@@ -325,22 +353,9 @@ logq_remove_partition(PG_FUNCTION_ARGS)
 
 	if (!force)
 	{
-		Oid			serverid = get_foreign_server_oid(NameStr(*server), false);
-		LogqConn   *conn = logq_conn_acquire(serverid, GetUserId(), false);
-		char	   *volatile rows = NULL;
+		char	   *rows;
 
-		PG_TRY();
-		{
-			logq_conn_wait_ready(conn);
-			rows = remote_value(conn, STATUS_SQL);
-		}
-		PG_CATCH();
-		{
-			logq_conn_close(conn);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		logq_conn_release(conn);
+		rows = count_rows(get_foreign_server_oid(NameStr(*server), false));
 		if (rows == NULL || strcmp(rows, "0") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
