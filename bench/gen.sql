@@ -48,17 +48,18 @@ WITH names AS MATERIALIZED (
     ARRAY['db-1', 'db-2', 'cache-1', 'cache-2', 'queue-1', 'ledger', 'idp', 'cdn'] AS peer
 ), dice AS MATERIALIZED (
   SELECT i, random() AS a, random() AS b, random() AS c, random() AS d, random() AS e,
+    random() AS f, random() AS g,
     -- durations: most are short, few are long
     (-40 * ln(1 - random()))::numeric(9, 1) AS ms
   FROM generate_series(1, :rows) i
 ), picked AS (
-  SELECT i, c, d, e, ms,
+  SELECT i, d, e, g, ms,
     timestamptz :'from' + (timestamptz :'to' - timestamptz :'from') * ((i - 1 + a) / :rows) AS ts,
     n.service[width_bucket(b, n.bound) + 1] AS service,
     n.level[width_bucket(c, ARRAY[0.68, 0.88, 0.97, 0.996]::float8[]) + 1] AS level,
-    n.region[1 + floor(e * 5)::int] AS region,
+    n.region[1 + floor(f * 5)::int] AS region,
     n.path[1 + floor(d * 10)::int] AS path,
-    n.peer[1 + floor(e * 8)::int] AS peer,
+    n.peer[1 + floor(f * 8)::int] AS peer,
     (d * 1e6)::int AS num
   FROM dice, names n
 )
@@ -67,7 +68,7 @@ SELECT ts, level, service,
     WHEN 'INFO' THEN
       CASE floor(e * 8)::int
         WHEN 0 THEN format('user %s logged in from 10.%s.%s.%s', num, num % 200, num % 251, num % 241)
-        WHEN 1 THEN format('order %s placed, %s items, total %s EUR', 100000 + num, 1 + num % 9, (num % 50000) / 100.0)
+        WHEN 1 THEN format('order %s placed, %s items, total %s EUR', 100000 + num, 1 + num % 9, ((num % 50000) / 100.0)::numeric(6, 2))
         WHEN 2 THEN format('job %s done in %s ms', num, ms)
         WHEN 3 THEN format('cache refreshed: %s keys from %s in %s ms', num % 5000, peer, ms)
         WHEN 4 THEN format('message %s delivered to %s', md5(num::text), peer)
@@ -102,8 +103,8 @@ SELECT ts, level, service,
       END
   END,
   -- neighbours in time share a trace
-  CASE WHEN e < 0.7 THEN md5(:'from' || :'seed' || floor((i + d * 16) / 6)::text) END,
-  CASE WHEN d < 0.4 THEN
+  CASE WHEN g < 0.7 THEN md5(:'from' || :'seed' || floor((i + e * 16) / 6)::text) END,
+  CASE WHEN g > 0.3 AND g < 0.7 THEN
     jsonb_build_object(
       'status', CASE level WHEN 'ERROR' THEN 500 WHEN 'FATAL' THEN 503 WHEN 'WARN' THEN 429 ELSE 200 END,
       'duration_ms', ms, 'user_id', num, 'region', region)

@@ -104,15 +104,16 @@ logq_conn_close(LogqConn *conn)
 }
 
 /*
- * Is an idle connection of the pool still good?  Consumes what the server
- * may have sent meanwhile: a goodbye, or an end of file.
+ * Is an idle connection of the pool still good?  Reads what the server may
+ * have sent meanwhile, twice: the first read may bring its goodbye, and only
+ * the next one finds the end of file.
  */
 static bool
 idle_conn_usable(LogqConn *conn)
 {
 	if (PQstatus(conn->pg) != CONNECTION_OK)
 		return false;
-	if (PQconsumeInput(conn->pg) == 0 ||
+	if (PQconsumeInput(conn->pg) == 0 || PQconsumeInput(conn->pg) == 0 ||
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		PQtransactionStatus(conn->pg) != PQTRANS_IDLE)
 		return false;

@@ -519,6 +519,14 @@ deparse_node(Node *node, DeparseState *state)
 		case T_MinMaxExpr:
 			deparse_min_max((MinMaxExpr *) node, state);
 			break;
+		case T_RowCompareExpr:
+			append_text(state, "(ROW(");
+			deparse_list(((RowCompareExpr *) node)->largs, state);
+			append_text(state, psprintf(") %s ROW(",
+										get_opname(linitial_oid(((RowCompareExpr *) node)->opnos))));
+			deparse_list(((RowCompareExpr *) node)->rargs, state);
+			append_text(state, "))");
+			break;
 		case T_SubscriptingRef:
 			deparse_subscript((SubscriptingRef *) node, state);
 			break;

@@ -6,6 +6,7 @@
  * A query's way through the files:
  *
  *		fdw.c		paths, plan: what is sent, what is done here
+ *		clause.c	clauses to be sent: their form and their order
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
  *		scan.c		the executor node: begin, next row, rescan, end
@@ -16,7 +17,8 @@
  *		conn.c		connections of this backend, waiting, remote errors
  *		catalog.c	partitions and their segments
  *		explain.c	what EXPLAIN says of a scan
- *		write.c		INSERT and COPY into logq.logs
+ *		write.c		INSERT and COPY into logq.logs: rows, routes
+ *		copyin.c	the COPY to a partition, segments and ids for it
  *		xact.c		remote write transactions: commit, abort, savepoints
  *		partition.c	add_partition, remove_partition, logq.partitions
  *		options.c	options of servers and user mappings, password rules

@@ -79,7 +79,30 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 	int			col = -1;
 	Node	   *value = NULL;
 
-	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
+	/* (ts, ...) < (x, ...) bounds ts by x, which is included */
+	if (IsA(clause, RowCompareExpr))
+	{
+		RowCompareExpr *row = (RowCompareExpr *) clause;
+
+		col = bounded_column(cxt, linitial(row->largs));
+		value = linitial(row->rargs);
+		if (col < 0 || !boundable_type(col, exprType(value)))
+			return NIL;
+		switch (btree_strategy(col, linitial_oid(row->opnos)))
+		{
+			case BTLessStrategyNumber:
+			case BTLessEqualStrategyNumber:
+				op = LOGQ_PRUNE_LE;
+				break;
+			case BTGreaterEqualStrategyNumber:
+			case BTGreaterStrategyNumber:
+				op = LOGQ_PRUNE_GE;
+				break;
+			default:
+				return NIL;
+		}
+	}
+	else if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
 	{
 		OpExpr	   *opexpr = (OpExpr *) clause;
 		Node	   *left = linitial(opexpr->args);

@@ -806,6 +806,25 @@ ship_walker(Node *node, ShipState *state)
 									  m->args) &&
 					ship_list(m->args, state);
 			}
+		case T_RowCompareExpr:
+			{
+				/* (ts, id) < (x, y), how to go on from a row; no collations */
+				RowCompareExpr *r = (RowCompareExpr *) node;
+				ListCell   *lc;
+
+				foreach(lc, r->opnos)
+				{
+					if (!operator_is_portable(lfirst_oid(lc)))
+						return false;
+				}
+				foreach(lc, r->inputcollids)
+				{
+					if (OidIsValid(lfirst_oid(lc)))
+						return false;
+				}
+				return ship_list(r->largs, state) &&
+					ship_list(r->rargs, state);
+			}
 		case T_SubscriptingRef:
 			{
 				SubscriptingRef *s = (SubscriptingRef *) node;

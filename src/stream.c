@@ -651,13 +651,18 @@ request_failed(LogqStream *stream, PGresult *res)
 }
 
 /*
- * A connection of the pool was dead after all: take a new one, once.
+ * A connection of the pool was dead after all, or says goodbye: take a new
+ * one, once.
  */
 static bool
-retry_lost_connection(LogqStream *stream)
+retry_lost_connection(LogqStream *stream, const PGresult *res)
 {
+	const char *severity =
+		PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
 	if (stream->retried || stream->scan_rows > 0 || !stream->conn->reused ||
-		PQstatus(stream->conn->pg) == CONNECTION_OK)
+		(PQstatus(stream->conn->pg) == CONNECTION_OK &&
+		 (severity == NULL || strcmp(severity, "FATAL") != 0)))
 		return false;
 	stream->retried = true;
 	if (stream->load != NULL)
@@ -689,7 +694,7 @@ take_result(LogqStream *stream)
 	{
 		if (PQstatus(pg) != CONNECTION_OK)
 		{
-			if (!retry_lost_connection(stream))
+			if (!retry_lost_connection(stream, NULL))
 				stream_error(stream, NULL);
 			return true;
 		}
@@ -722,7 +727,7 @@ take_result(LogqStream *stream)
 			stream->state = LOGQ_STREAM_COPYING;
 			break;
 		default:
-			if (PQstatus(pg) != CONNECTION_OK && retry_lost_connection(stream))
+			if (retry_lost_connection(stream, res))
 				PQclear(res);
 			else
 				request_failed(stream, res);
@@ -969,7 +974,7 @@ logq_stream_advance(LogqStream *stream)
 					}
 					if (rc < 0 || PQconsumeInput(stream->conn->pg) == 0)
 					{
-						if (!retry_lost_connection(stream))
+						if (!retry_lost_connection(stream, NULL))
 							stream_error(stream, NULL);
 						break;
 					}
@@ -1014,7 +1019,7 @@ need_input:
 		}
 		if (PQconsumeInput(stream->conn->pg) == 0)
 		{
-			if (!retry_lost_connection(stream))
+			if (!retry_lost_connection(stream, NULL))
 				stream_error(stream, NULL);
 		}
 		consumed = true;

@@ -3,41 +3,25 @@
  * write.c
  *		INSERT and COPY into a log table.
  *
- * A row is routed to a partition, encoded as a tuple of binary COPY and put
- * into that partition's buffer.  Buffers are sent as they fill, and at the
- * end of the statement all partitions finish at the same time.  Rows are
- * buffered here anyhow, so there is no ExecForeignBatchInsert: it would only
- * make the executor copy the rows once more before we see them.
+ * A row is checked, routed to a partition, encoded as a tuple of binary COPY
+ * and put into that partition's buffer; copyin.c sends the buffers as they
+ * fill, and at the end of the statement all partitions finish at the same
+ * time.  Rows are buffered here anyhow, so there is no ExecForeignBatchInsert:
+ * it would only make the executor copy the rows once more before we see them.
  *
- * Invariants:
- * - A buffer holds whole rows.  A COPY is ended only when its buffer is
- *   empty, and may be ended and begun again between any two rows.
- * - A connection carries one COPY.  Statements of one transaction can nest
- *   (triggers, functions, WITH), so each ends whatever COPY it finds on a
- *   connection that it needs; the other begins a new one when it goes on.
- * - Memory is bounded by MAX_PENDING and one row for each partition, plus
- *   SEND_CHUNK in libpq.
+ * Not done: a function or trigger that reads the table while the statement
+ * that called it writes does not see that statement's rows, or is refused
+ * when it cannot be kept from seeing some of them (xact.c).
  *
- * Segments are made on a connection and in a transaction of their own, so
- * that other writers of the same segment do not wait for this transaction.
- * After a rollback an empty segment stays behind, which does no harm.  Only
- * if that cannot work, because this transaction itself holds the lock that is
- * needed, the segment is made inside it.  A COPY does not see a segment that
- * is made after its start, so it is begun anew.
- *
- * Failure cases: an error of any partition ends the statement; xact.c cleans
- * up.  A partition that fails in the middle of a COPY goes on reading and
- * tells why; we look for that as often as we send.  A segment can be dropped
- * between our look at the catalog and the row's arrival: an error with the
- * hint to repeat, as the next statement reads the catalog again.
+ * Failure cases: a row that no partition would take is an error that names
+ * the row's problem, before anything is sent for it.  What a partition says
+ * is an error of the statement; xact.c cleans up.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "logq.h"
-
-#include <poll.h>
+#include "write.h"
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
@@ -61,91 +45,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* bytes that go to libpq at a time; also when a buffer is worth sending */
-#define SEND_CHUNK (64 * 1024)
-/* bytes kept for a partition that reads slowly, before we wait for it */
-#define MAX_PENDING (1024 * 1024)
 /* a row must leave room for its lengths, here and on the partition */
 #define MAX_ROW_SIZE (MaxAllocSize - SEND_CHUNK)
-/* ids fetched at a time, when rows must know theirs */
-#define MIN_ID_BLOCK 4
-#define MAX_ID_BLOCK 8192
 /* how much of a value an error shows */
 #define MAX_SHOWN_VALUE 64
-/* entries, and longest key, of the cache of routes */
-#define ROUTE_CACHE_SIZE 64
-#define ROUTE_CACHE_KEYLEN 52
-/*
- * How long to wait for the lock to make a segment, in ms, when it might be
- * this transaction that holds it.
- */
-#define SEGMENT_LOCK_TIMEOUT 1000
-
-#define COPY_SQL(id) \
-	"COPY logq_store.log (ts, level, service, message, trace_id, attrs" id \
-	") FROM STDIN (FORMAT binary)"
-
-/* signature, flags, length of the header extension; and the end of a file */
-static const char copy_header[19] = "PGCOPY\n\377\r\n\0";
-static const char copy_trailer[2] = {'\377', '\377'};
-
-typedef enum CopyPhase
-{
-	COPY_CLOSED,
-	COPY_ASKED,					/* command sent */
-	COPY_OPEN,					/* takes data */
-	COPY_ENDED					/* end sent, result to come */
-} CopyPhase;
-
-/* What one statement writes to one partition */
-typedef struct WriteStream
-{
-	struct WriteState *state;
-	LogqPartition *part;
-	CopyPhase	phase;
-	LogqConn   *conn;			/* unless COPY_CLOSED */
-	PGresult   *failure;		/* first error of the COPY's results */
-	bool		input_seen;		/* the partition said something */
-	StringInfoData buf;
-	int			sent;			/* bytes of buf that libpq has */
-	int			send_at;		/* send when so many are pending */
-	/* a segment that takes rows, and the version that is known from */
-	TimestampTz lower;
-	TimestampTz upper;
-	int64		version;
-	/* reserved ids */
-	int64	   *ids;
-	int			nids;
-	int			next_id;
-	int			id_block;
-	double		rows;
-	struct WriteStream *next;	/* in open_copies */
-} WriteStream;
-
-typedef struct RouteCacheEntry
-{
-	int16		stream;			/* -1: free */
-	int16		keylen;
-	char		key[ROUTE_CACHE_KEYLEN];
-} RouteCacheEntry;
-
-/* What one statement writes to one log table */
-typedef struct WriteState
-{
-	MemoryContext cxt;
-	MemoryContext row_cxt;		/* reset for each row */
-	MemoryContextCallback callback;
-	Relation	rel;
-	LogqRelMap	map;
-	Oid			userid;
-	bool		need_slot;		/* the stored row is looked at */
-	bool		need_id;		/* and its id */
-	LogqRouteBy route_by;
-	int			nstreams;
-	WriteStream *streams;		/* by the partition's number */
-	int32	   *numbers;		/* likewise */
-	RouteCacheEntry *route_cache;
-} WriteState;
 
 /* members of fdw_private */
 enum WritePrivate
@@ -153,17 +56,6 @@ enum WritePrivate
 	WRITE_PRIVATE_NEED_SLOT,
 	WRITE_PRIVATE_NEED_ID
 };
-
-/* streams of all statements under way that have a COPY */
-static WriteStream *open_copies = NULL;
-
-/*
- * Partitions of which this transaction is known to hold the catalog's lock.
- * In TopTransactionContext, which takes it along.
- */
-static List *locked_parts = NIL;
-
-static void finish_copy(WriteStream *stream);
 
 /* ---------- routing ---------- */
 
@@ -202,10 +94,10 @@ logq_route(const int32 *numbers, int n, const char *key, int keylen)
  * The stream that takes a key.  Services are few, so that remembering their
  * routes saves a hash per row and partition.
  */
-static WriteStream *
-route_key(WriteState *state, const char *key, int keylen)
+static LogqWriteStream *
+route_key(LogqWriteState *state, const char *key, int keylen)
 {
-	RouteCacheEntry *entry = NULL;
+	LogqRouteEntry *entry = NULL;
 	int			best;
 
 	if (keylen <= ROUTE_CACHE_KEYLEN)
@@ -230,8 +122,8 @@ route_key(WriteState *state, const char *key, int keylen)
 /*
  * The stream of the partition that the row itself names.
  */
-static WriteStream *
-named_partition(WriteState *state, text *name)
+static LogqWriteStream *
+named_partition(LogqWriteState *state, text *name)
 {
 	StringInfoData known;
 	int			i;
@@ -261,8 +153,8 @@ named_partition(WriteState *state, text *name)
 /*
  * The stream that a row goes to.  values are by LogqColumn.
  */
-static WriteStream *
-route_row(WriteState *state, const Datum *values, const bool *nulls)
+static LogqWriteStream *
+route_row(LogqWriteState *state, const Datum *values, const bool *nulls)
 {
 	static uint32 turn = 0;
 	static bool turn_set = false;
@@ -295,616 +187,13 @@ route_row(WriteState *state, const Datum *values, const bool *nulls)
 	return &state->streams[turn++ % state->nstreams];
 }
 
-/* ---------- segments ---------- */
-
-/*
- * The call that makes the segment for ts.  lock_timeout is in ms, 0 is none;
- * it holds for this call, as several statements in one message are one
- * transaction.
- */
-static char *
-make_segment_sql(TimestampTz ts, int lock_timeout)
-{
-	StringInfoData sql;
-	int			nestlevel = logq_set_transmission_modes();
-
-	initStringInfo(&sql);
-	if (lock_timeout > 0)
-		appendStringInfo(&sql, "SET LOCAL lock_timeout = '%dms'; ",
-						 lock_timeout);
-	appendStringInfoString(&sql, "SELECT logq_store.make_segment(");
-	logq_append_literal(&sql, TimestampTzGetDatum(ts), false, TIMESTAMPTZOID,
-						-1);
-	appendStringInfoChar(&sql, ')');
-	AtEOXact_GUC(true, nestlevel);
-	return sql.data;
-}
-
-/*
- * Run it.  False: lock_timeout has passed.
- */
-static bool
-call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
-{
-	char	   *sql = make_segment_sql(ts, lock_timeout);
-	PGresult   *volatile failure = NULL;
-	PGresult   *res;
-	const char *sqlstate;
-
-	logq_conn_send(conn, sql);
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			/* an error is the last result */
-			if (PQresultStatus(res) != PGRES_COMMAND_OK &&
-				PQresultStatus(res) != PGRES_TUPLES_OK)
-			{
-				PQclear(failure);
-				failure = res;
-			}
-			else
-				PQclear(res);
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(failure);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (failure != NULL)
-	{
-		sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
-		/* lock_not_available */
-		if (lock_timeout == 0 || sqlstate == NULL ||
-			strcmp(sqlstate, "55P03") != 0)
-			logq_report_remote_error(ERROR, conn, failure, sql);
-		PQclear(failure);
-		return false;
-	}
-	pfree(sql);
-	return true;
-}
-
-/*
- * Make the segment for ts on a connection of its own and take over the
- * partition's catalog.  False: lock_timeout has passed.
- */
-static bool
-make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
-				   int lock_timeout)
-{
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
-	volatile bool made = false;
-
-	PG_TRY();
-	{
-		logq_conn_wait_ready(conn);
-		made = call_make_segment(conn, ts, lock_timeout);
-		if (made)
-			logq_catalog_load(part, conn);
-	}
-	PG_FINALLY();
-	{
-		logq_conn_release(conn);
-	}
-	PG_END_TRY();
-	return made;
-}
-
-/*
- * Make the segment for ts on a partition, or find that somebody has, in a
- * transaction of its own.
- */
-void
-logq_make_segment(LogqPartition *part, Oid userid, TimestampTz ts)
-{
-	(void) make_segment_apart(part, userid, ts, 0);
-}
-
-/*
- * Load the catalog of a partition of which nothing is known yet.
- */
-static void
-load_catalog(LogqPartition *part, Oid userid)
-{
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
-
-	PG_TRY();
-	{
-		logq_conn_wait_ready(conn);
-		logq_catalog_load(part, conn);
-	}
-	PG_FINALLY();
-	{
-		logq_conn_release(conn);
-	}
-	PG_END_TRY();
-}
-
-/*
- * Memory context callback: the transaction is over, and its locks with it.
- */
-static void
-forget_locked_parts(void *arg)
-{
-	locked_parts = NIL;
-}
-
-/*
- * Make the segment inside the remote write transaction.  The catalog that is
- * then loaded has what is not committed yet; xact.c throws it away when the
- * transaction aborts, and until the end nobody else can make a version, as
- * the lock is ours.
- */
-static void
-make_segment_inside(WriteStream *stream, TimestampTz ts)
-{
-	LogqConn   *conn = logq_xact_begin_write(stream->part->serverid,
-											 stream->state->userid);
-	char	   *sql = make_segment_sql(ts, 0);
-
-	PQclear(logq_conn_exec(conn, sql));
-	logq_catalog_load(stream->part, conn);
-	pfree(sql);
-
-	if (!list_member_ptr(locked_parts, stream->part))
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		if (locked_parts == NIL)
-		{
-			MemoryContextCallback *cb = palloc(sizeof(MemoryContextCallback));
-
-			cb->func = forget_locked_parts;
-			cb->arg = NULL;
-			MemoryContextRegisterResetCallback(TopTransactionContext, cb);
-		}
-		locked_parts = lappend(locked_parts, stream->part);
-		MemoryContextSwitchTo(old);
-	}
-}
-
-/*
- * End the COPY, of this or another statement, that is under way on the
- * connection which this stream would write over.
- */
-static void
-finish_copy_in_the_way(WriteStream *stream)
-{
-	WriteStream *other;
-
-	for (other = open_copies; other != NULL; other = other->next)
-	{
-		if (other->part == stream->part &&
-			other->state->userid == stream->state->userid)
-		{
-			finish_copy(other);
-			return;
-		}
-	}
-}
-
-/*
- * See to it that the partition has a segment for ts, and that a COPY which
- * this stream has open began when that segment was there.
- */
-static void
-ensure_segment(WriteStream *stream, TimestampTz ts)
-{
-	LogqPartition *part = stream->part;
-	Oid			userid = stream->state->userid;
-	const LogqSegment *seg;
-
-	if (ts >= stream->lower && ts < stream->upper)
-		return;
-
-	if (!part->loaded)
-		load_catalog(part, userid);
-	seg = logq_segment_for(part, ts);
-	if (seg == NULL)
-	{
-		finish_copy_in_the_way(stream);
-
-		/*
-		 * When this transaction has written to the partition it may hold the
-		 * lock on the catalog's version (late rows raise it), and would wait
-		 * for itself without anybody noticing.
-		 */
-		if (logq_xact_written_conn(part->serverid, userid) == NULL)
-			logq_make_segment(part, userid, ts);
-		else if (list_member_ptr(locked_parts, part) ||
-				 !make_segment_apart(part, userid, ts, SEGMENT_LOCK_TIMEOUT))
-			make_segment_inside(stream, ts);
-
-		seg = logq_segment_for(part, ts);
-		if (seg == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("partition \"%s\" has no segment for time %s",
-							part->name, timestamptz_to_str(ts)),
-					 errhint("If segments are just being dropped, repeat the command.")));
-	}
-	else if (stream->phase != COPY_CLOSED && part->version != stream->version)
-		finish_copy(stream);
-
-	stream->lower = seg->lower;
-	stream->upper = seg->upper;
-	stream->version = part->version;
-}
-
-/* ---------- COPY ---------- */
-
-/*
- * The stream has no COPY any more.
- */
-static void
-unlink_copy(WriteStream *stream)
-{
-	WriteStream **link;
-
-	for (link = &open_copies; *link != NULL; link = &(*link)->next)
-	{
-		if (*link == stream)
-		{
-			*link = stream->next;
-			break;
-		}
-	}
-	stream->next = NULL;
-	stream->conn = NULL;
-	stream->phase = COPY_CLOSED;
-}
-
-/*
- * Error context callback: a row without a segment can be tried again.
- */
-static void
-segment_gone_callback(void *arg)
-{
-	errhint("The segment was dropped after this session had looked. Repeat the command.");
-}
-
-/*
- * Report why the partition has ended the COPY.
- */
-static void
-report_copy_failure(WriteStream *stream, LogqConn *conn)
-{
-	PGresult   *res = stream->failure;
-	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-	ErrorContextCallback errcallback;
-
-	stream->failure = NULL;
-	errcallback.previous = error_context_stack;
-	/* check_violation without a constraint: no partition of the table */
-	if (sqlstate != NULL && strcmp(sqlstate, "23514") == 0 &&
-		PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME) == NULL)
-	{
-		stream->part->loaded = false;
-		errcallback.callback = segment_gone_callback;
-		errcallback.arg = NULL;
-		error_context_stack = &errcallback;
-	}
-	logq_report_remote_error(ERROR, conn, res, COPY_SQL(""));
-}
-
-/*
- * Wait for the results of a COPY that has ended, one way or the other, and
- * report an error among them.
- */
-static void
-collect_copy(WriteStream *stream)
-{
-	LogqConn   *conn = stream->conn;
-	PGresult   *res;
-
-	while ((res = logq_conn_get_result(conn)) != NULL)
-	{
-		if (stream->failure == NULL &&
-			PQresultStatus(res) != PGRES_COMMAND_OK)
-			stream->failure = res;
-		else
-			PQclear(res);
-	}
-	logq_xact_set_copying(conn, false);
-	unlink_copy(stream);
-	if (stream->failure != NULL)
-		report_copy_failure(stream, conn);
-}
-
-/*
- * Begin a COPY; await_copy() has to follow.
- */
-static void
-ask_copy(WriteStream *stream)
-{
-	LogqConn   *conn;
-
-	finish_copy_in_the_way(stream);
-	conn = logq_xact_begin_write(stream->part->serverid,
-								 stream->state->userid);
-	stream->conn = conn;
-	stream->phase = COPY_ASKED;
-	stream->next = open_copies;
-	open_copies = stream;
-	logq_xact_set_copying(conn, true);
-	logq_conn_send(conn, stream->state->need_id ?
-				   COPY_SQL(", id") : COPY_SQL(""));
-}
-
-/*
- * Hand bytes to libpq.  It queues without a limit of its own, so callers
- * look at PQflush() first.
- */
-static void
-put_copy_data(WriteStream *stream, const char *data, int len)
-{
-	if (PQputCopyData(stream->conn->pg, data, len) != 1)
-		logq_report_remote_error(ERROR, stream->conn, NULL, COPY_SQL(""));
-}
-
-/*
- * Wait until the partition takes data.
- */
-static void
-await_copy(WriteStream *stream)
-{
-	PGresult   *res;
-	bool		ready;
-
-	if (stream->phase != COPY_ASKED)
-		return;
-	res = logq_conn_get_result(stream->conn);
-	ready = res != NULL && PQresultStatus(res) == PGRES_COPY_IN;
-	if (!ready)
-	{
-		stream->failure = res;
-		collect_copy(stream);
-		elog(ERROR, "COPY of partition \"%s\" did not begin",
-			 stream->part->name);
-	}
-	PQclear(res);
-	stream->phase = COPY_OPEN;
-	stream->input_seen = false;
-	put_copy_data(stream, copy_header, sizeof(copy_header));
-}
-
-/*
- * Has the partition said something?  In COPY it has no reason to, other than
- * that it failed.  libpq does not tell before the COPY is ended.
- */
-static bool
-input_pending(LogqConn *conn)
-{
-	struct pollfd pfd;
-
-	pfd.fd = PQsocket(conn->pg);
-	pfd.events = POLLIN;
-	pfd.revents = 0;
-	return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0;
-}
-
-/*
- * Read what the partition said.  The loss of the connection is reported with
- * the reason that the server may have given.
- */
-static void
-consume_input(WriteStream *stream)
-{
-	stream->input_seen = true;
-	if (PQconsumeInput(stream->conn->pg) == 0)
-	{
-		PGresult   *res = PQgetResult(stream->conn->pg);
-
-		logq_report_remote_error(ERROR, stream->conn, res, COPY_SQL(""));
-	}
-}
-
-/*
- * Send from the buffer without waiting, as long as more than max_pending
- * bytes are left also with waiting.
- */
-static void
-push(WriteStream *stream, int max_pending)
-{
-	LogqConn   *conn = stream->conn;
-
-	for (;;)
-	{
-		int			pending = stream->buf.len - stream->sent;
-		int			unsent = PQflush(conn->pg);
-
-		if (unsent < 0)
-		{
-			consume_input(stream);
-			logq_report_remote_error(ERROR, conn, NULL, COPY_SQL(""));
-		}
-		if (unsent == 0)
-		{
-			int			len = Min(pending, SEND_CHUNK);
-
-			if (pending == 0)
-				break;
-			CHECK_FOR_INTERRUPTS();
-			put_copy_data(stream, stream->buf.data + stream->sent, len);
-			stream->sent += len;
-			if (!stream->input_seen && input_pending(conn))
-				consume_input(stream);
-			continue;
-		}
-		if (pending <= max_pending)
-			break;
-		(void) logq_conn_wait(conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE,
-							  0);
-		if (input_pending(conn))
-			consume_input(stream);
-	}
-
-	/* keep what is left at the front, and no memory of a giant row */
-	if (stream->sent > 0)
-	{
-		stream->buf.len -= stream->sent;
-		memmove(stream->buf.data, stream->buf.data + stream->sent,
-				stream->buf.len);
-		stream->sent = 0;
-	}
-	if (stream->buf.maxlen > 4 * MAX_PENDING && stream->buf.len < MAX_PENDING)
-	{
-		stream->buf.maxlen = MAX_PENDING;
-		stream->buf.data = repalloc(stream->buf.data, MAX_PENDING);
-	}
-	stream->send_at = stream->buf.len + SEND_CHUNK;
-}
-
-/*
- * Send all that is left, and the end.
- */
-static void
-end_copy(WriteStream *stream)
-{
-	int			rc;
-
-	if (stream->phase != COPY_OPEN)
-		return;
-	push(stream, 0);
-	put_copy_data(stream, copy_trailer, sizeof(copy_trailer));
-	while ((rc = PQputCopyEnd(stream->conn->pg, NULL)) == 0)
-		(void) logq_conn_wait(stream->conn, WL_SOCKET_WRITEABLE, 0);
-	if (rc < 0)
-		logq_report_remote_error(ERROR, stream->conn, NULL, COPY_SQL(""));
-	/* get it on its way; the rest goes while the result is awaited */
-	stream->phase = COPY_ENDED;
-	(void) PQflush(stream->conn->pg);
-}
-
-/*
- * End a COPY in whatever phase it is.
- */
-static void
-finish_copy(WriteStream *stream)
-{
-	if (stream->phase == COPY_CLOSED)
-		return;
-	await_copy(stream);
-	end_copy(stream);
-	collect_copy(stream);
-}
-
-/*
- * Send the buffer of a stream, beginning a COPY if there is none.
- *
- * If the partition has said something, the COPY is ended to hear what.  When
- * it was only a notice, the next row begins another one.
- */
-static void
-send_buffer(WriteStream *stream, int max_pending)
-{
-	MemoryContext old = MemoryContextSwitchTo(stream->state->cxt);
-
-	/* an end that was interrupted, in a function that caught the error */
-	if (stream->phase == COPY_ENDED)
-		collect_copy(stream);
-	if (stream->phase == COPY_CLOSED)
-		ask_copy(stream);
-	await_copy(stream);
-	push(stream, max_pending);
-	if (stream->input_seen)
-		finish_copy(stream);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * The statement has come to its end: finish all partitions, each step on all
- * of them before the next, so that they work at the same time.
- */
-static void
-finish_all(WriteState *state)
-{
-	MemoryContext old = MemoryContextSwitchTo(state->cxt);
-	int			i;
-
-	for (i = 0; i < state->nstreams; i++)
-		if (state->streams[i].phase == COPY_CLOSED &&
-			state->streams[i].buf.len > 0)
-			ask_copy(&state->streams[i]);
-	for (i = 0; i < state->nstreams; i++)
-	{
-		await_copy(&state->streams[i]);
-		end_copy(&state->streams[i]);
-	}
-	for (i = 0; i < state->nstreams; i++)
-		if (state->streams[i].phase != COPY_CLOSED)
-			collect_copy(&state->streams[i]);
-	MemoryContextSwitchTo(old);
-}
-
-/* ---------- ids ---------- */
-
-/*
- * Reserve a block of ids, over the write connection while it is free, so that
- * a single INSERT ... RETURNING needs no second one.
- */
-static void
-reserve_ids(WriteStream *stream)
-{
-	LogqPartition *part = stream->part;
-	Oid			userid = stream->state->userid;
-	WriteStream *other;
-	volatile bool apart = false;
-	LogqConn   *conn;
-	PGresult   *volatile res = NULL;
-	char		sql[128];
-
-	stream->id_block = stream->id_block == 0 ? MIN_ID_BLOCK :
-		Min(stream->id_block * 2, MAX_ID_BLOCK);
-	snprintf(sql, sizeof(sql),
-			 "SELECT pg_catalog.nextval('logq_store.log_id_seq') FROM pg_catalog.generate_series(1, %d)",
-			 stream->id_block);
-
-	for (other = open_copies; other != NULL; other = other->next)
-		if (other->part == part && other->state->userid == userid)
-			apart = true;
-	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :
-		logq_xact_begin_write(part->serverid, userid);
-
-	PG_TRY();
-	{
-		int			i;
-
-		if (apart)
-			logq_conn_wait_ready(conn);
-		res = logq_conn_exec(conn, sql);
-		stream->nids = PQntuples(res);
-		stream->next_id = 0;
-		if (stream->ids != NULL)
-			pfree(stream->ids);
-		stream->ids = MemoryContextAlloc(stream->state->cxt,
-										 Max(stream->nids, 1) * sizeof(int64));
-		for (i = 0; i < stream->nids; i++)
-			stream->ids[i] = strtoll(PQgetvalue(res, i, 0), NULL, 10);
-	}
-	PG_FINALLY();
-	{
-		PQclear(res);
-		if (apart)
-			logq_conn_release(conn);
-	}
-	PG_END_TRY();
-
-	if (stream->nids == 0)
-		elog(ERROR, "partition \"%s\" gave no ids", part->name);
-}
-
 /* ---------- rows ---------- */
 
 /*
  * Show the row as core does for its own constraints, to whom may read it.
  */
 static char *
-describe_row(WriteState *state, TupleTableSlot *slot)
+describe_row(LogqWriteState *state, TupleTableSlot *slot)
 {
 	TupleDesc	desc = RelationGetDescr(state->rel);
 	StringInfoData buf;
@@ -954,7 +243,7 @@ describe_row(WriteState *state, TupleTableSlot *slot)
  * Errors unless the row can be stored at all.  Returns about its size.
  */
 static Size
-check_row(WriteState *state, const Datum *values, const bool *nulls,
+check_row(LogqWriteState *state, const Datum *values, const bool *nulls,
 		  TupleTableSlot *slot)
 {
 	const char *relname = RelationGetRelationName(state->rel);
@@ -1044,7 +333,7 @@ append_jsonb(StringInfo buf, Datum value)
  * Append a row as a tuple of binary COPY.
  */
 static void
-append_row(WriteStream *stream, const Datum *values, const bool *nulls,
+append_row(LogqWriteStream *stream, const Datum *values, const bool *nulls,
 		   int64 id)
 {
 	StringInfo	buf = &stream->buf;
@@ -1076,9 +365,9 @@ append_row(WriteStream *stream, const Datum *values, const bool *nulls,
  * formed, in the slot's context, before the old one goes.
  */
 static void
-complete_slot(WriteStream *stream, TupleTableSlot *slot, int64 id)
+complete_slot(LogqWriteStream *stream, TupleTableSlot *slot, int64 id)
 {
-	WriteState *state = stream->state;
+	LogqWriteState *state = stream->state;
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));
 	bool	   *nulls = palloc(desc->natts * sizeof(bool));
@@ -1113,8 +402,8 @@ static TupleTableSlot *
 exec_foreign_insert(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot,
 					TupleTableSlot *planSlot)
 {
-	WriteState *state = rri->ri_FdwState;
-	WriteStream *stream;
+	LogqWriteState *state = rri->ri_FdwState;
+	LogqWriteStream *stream;
 	Datum		values[LOGQ_NCOLUMNS];
 	bool		nulls[LOGQ_NCOLUMNS];
 	MemoryContext old;
@@ -1143,21 +432,21 @@ exec_foreign_insert(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot,
 				 errhint("Add one with SELECT logq.add_partition(...).")));
 
 	stream = route_row(state, values, nulls);
-	ensure_segment(stream, DatumGetTimestampTz(values[LOGQ_COL_TS]));
+	logq_write_ensure_segment(stream, DatumGetTimestampTz(values[LOGQ_COL_TS]));
 	if (state->need_id)
 	{
 		if (stream->next_id == stream->nids)
-			reserve_ids(stream);
+			logq_write_reserve_ids(stream);
 		id = stream->ids[stream->next_id++];
 	}
 
 	/* a giant row would not fit behind what waits */
 	if (size > MAX_PENDING && stream->buf.len > 0)
-		send_buffer(stream, 0);
+		logq_write_send(stream, 0);
 	append_row(stream, values, nulls, id);
 	stream->rows++;
 	if (stream->buf.len >= stream->send_at)
-		send_buffer(stream, MAX_PENDING);
+		logq_write_send(stream, MAX_PENDING);
 
 	if (state->need_slot)
 		complete_slot(stream, slot, id);
@@ -1174,12 +463,12 @@ exec_foreign_insert(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot,
 static void
 state_freed(void *arg)
 {
-	WriteState *state = arg;
+	LogqWriteState *state = arg;
 	int			i;
 
 	for (i = 0; i < state->nstreams; i++)
 	{
-		unlink_copy(&state->streams[i]);
+		logq_write_forget(&state->streams[i]);
 		PQclear(state->streams[i].failure);
 		state->streams[i].failure = NULL;
 	}
@@ -1195,7 +484,7 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 											  "logq write",
 											  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	WriteState *state = palloc0(sizeof(WriteState));
+	LogqWriteState *state = palloc0(sizeof(LogqWriteState));
 	List	   *parts;
 	ListCell   *lc;
 	int			i;
@@ -1212,12 +501,12 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 
 	parts = logq_partitions();
 	state->streams = palloc0(Max(list_length(parts), 1) *
-							 sizeof(WriteStream));
+							 sizeof(LogqWriteStream));
 	state->numbers = palloc(Max(list_length(parts), 1) * sizeof(int32));
 	foreach(lc, parts)
 	{
 		LogqPartition *part = lfirst(lc);
-		WriteStream *stream = &state->streams[state->nstreams];
+		LogqWriteStream *stream = &state->streams[state->nstreams];
 
 		/* a partition without its server cannot take rows */
 		if (!OidIsValid(part->serverid))
@@ -1230,7 +519,7 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 		initStringInfo(&stream->buf);
 		state->numbers[state->nstreams++] = part->number;
 	}
-	state->route_cache = palloc(ROUTE_CACHE_SIZE * sizeof(RouteCacheEntry));
+	state->route_cache = palloc(ROUTE_CACHE_SIZE * sizeof(LogqRouteEntry));
 	for (i = 0; i < ROUTE_CACHE_SIZE; i++)
 		state->route_cache[i].stream = -1;
 
@@ -1247,12 +536,12 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 static void
 end_write(EState *estate, ResultRelInfo *rri)
 {
-	WriteState *state = rri->ri_FdwState;
+	LogqWriteState *state = rri->ri_FdwState;
 
 	if (state == NULL)
 		return;
 	rri->ri_FdwState = NULL;
-	finish_all(state);
+	logq_write_finish(state);
 	MemoryContextDelete(state->cxt);
 }
 
@@ -1420,7 +709,7 @@ explain_foreign_modify(ModifyTableState *mtstate, ResultRelInfo *rri,
 		[LOGQ_ROUTE_TRACE_ID] = "trace_id",
 		[LOGQ_ROUTE_ROUND_ROBIN] = "round robin"
 	};
-	WriteState *state = rri->ri_FdwState;
+	LogqWriteState *state = rri->ri_FdwState;
 	ListCell   *lc;
 	int			n = 0;
 

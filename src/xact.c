@@ -21,7 +21,9 @@
  *   The error says which did, which did not, and of which it is unknown.
  *   Rows on those that did stay, whatever becomes of the local transaction.
  * - The same goes for a cancel or a shutdown that arrives while the answers
- *   are awaited: the error's detail says what was known by then.
+ *   are awaited: the error's detail says what was known by then.  There is no
+ *   deadline on this wait, as giving up is what makes the outcome unknown;
+ *   statement_timeout does not reach into COMMIT either.
  * - After that, the local COMMIT can still fail (a serialization failure, a
  *   crash).  Then the log rows are stored and the local changes are not.
  * - A transaction that wrote to one partition and nothing local is atomic;
@@ -48,6 +50,7 @@
 #include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* how long the end of a transaction waits for ROLLBACK, in ms */
@@ -74,6 +77,8 @@ typedef struct WriteXact
 	char		name[NAMEDATALEN];
 	int			depth;			/* remote nest level, 0: not begun */
 	int			lowest;			/* lowest nest level that holds writes */
+	CommandId	first_cid;		/* of the commands that wrote */
+	CommandId	last_cid;
 	int			released;		/* nest level whose savepoint is gone while
 								 * the local one has not yet committed */
 	bool		changing;		/* see the head of the file */
@@ -391,6 +396,8 @@ start_write_xact(Oid serverid, Oid userid)
 	wx->userid = userid;
 	wx->part = part;
 	wx->lowest = INT_MAX;
+	wx->first_cid = InvalidCommandId;
+	wx->last_cid = FirstCommandId;
 	wx->changing = true;
 	wx->next = write_xacts;
 	write_xacts = wx;
@@ -455,13 +462,22 @@ logq_xact_begin_write(Oid serverid, Oid userid)
 		set_savepoints(wx);
 	}
 	wx->lowest = Min(wx->lowest, GetCurrentTransactionNestLevel());
+	wx->first_cid = Min(wx->first_cid, GetCurrentCommandId(false));
+	wx->last_cid = Max(wx->last_cid, GetCurrentCommandId(false));
 	return wx->conn;
 }
 
 /*
  * The connection over which a reader sees what this transaction has written,
- * or NULL when it has written nothing or the connection is taken: by a COPY,
- * whose statement's own rows the reader need not see, or by another reader.
+ * or NULL when it shall see nothing of it, or when another reader has it.
+ *
+ * A query sees the writes of commands before its own, like everywhere in
+ * PostgreSQL; in INSERT ... SELECT FROM the same table above all it must not
+ * see its own rows.  The connection shows all of them or none, so a query
+ * that shall see some and not others is refused.  That takes a statement
+ * that reads and writes a log table, after others of its transaction have
+ * written, and has so many rows that it sends the first before it has read
+ * the last.
  *
  * Lost or failed writes are an error, not NULL: another connection would
  * show the partition without them.
@@ -470,12 +486,22 @@ LogqConn *
 logq_xact_written_conn(Oid serverid, Oid userid)
 {
 	WriteXact  *wx = find_write_xact(serverid, userid);
+	CommandId	now;
 
 	if (wx == NULL || wx->lowest == INT_MAX)
 		return NULL;
-	if (wx->copying)
+	now = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
+		GetCurrentCommandId(false);
+	if (wx->first_cid >= now)
 		return NULL;
 	reject_unusable(wx);
+	if (wx->last_cid >= now || wx->copying)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot read from partition \"%s\" while a statement of the same transaction writes to it",
+						wx->name),
+				 errdetail("The query would see either all rows that the transaction has written, or none."),
+				 errhint("Commit before a statement that both reads and writes, or collect its rows in a temporary table first.")));
 	if (wx->conn->state != LOGQ_CONN_IDLE)
 		return NULL;
 	set_savepoints(wx);
@@ -869,6 +895,8 @@ abort_savepoints(int level)
 		{
 			/* all that was written is rolled back, one way or the other */
 			wx->lowest = INT_MAX;
+			wx->first_cid = InvalidCommandId;
+			wx->last_cid = FirstCommandId;
 			if (wx->conn == NULL)
 				forget_write_xact(wx);
 		}

@@ -559,7 +559,7 @@ sub attrs_predicate
 		sub { "$j @? '\$.tags[*] ? (@ == \"a\")'" },
 		sub { "$j @@ '\$.n > " . between(0, 20) . "'" },
 		sub { "jsonb_path_exists($j, '\$.user.id ? (@ > \$x)', '{\"x\": 4}')" },
-		sub { "$j - 'n' = '{}'" }, sub { "$j || '{\"z\": 1}' @> '{\"z\": 1}'" },
+		sub { "CASE jsonb_typeof($j) WHEN 'object' THEN $j - 'n' = '{}' END" }, sub { "$j || '{\"z\": 1}' @> '{\"z\": 1}'" },
 		sub { "$j\['n'] = '" . between(0, 20) . "'" },
 		sub { "$j\::text LIKE '%" . pick('bob', 'é', '1.5', '\\\\') . "%'" },
 		sub { "CASE WHEN $j->>'n' ~ '^[0-9]{1,6}\$' THEN ($j->>'n')::int END " .
@@ -1053,9 +1053,9 @@ sub shape_cursor
 	{
 		my $c = pick('c1', 'c1', 'c2');
 		my @moves = ('FETCH ' . between(1, 70), 'FETCH ' . between(1, 5),
-			'MOVE ' . between(1, 50), 'FETCH 0');
+			'MOVE ' . between(1, 50));
 
-		push @moves, 'FETCH BACKWARD ' . between(1, 20), 'FETCH ABSOLUTE ' . between(0, 50),
+		push @moves, 'FETCH 0', 'FETCH BACKWARD ' . between(1, 20), 'FETCH ABSOLUTE ' . between(0, 50),
 		  'FETCH LAST', 'MOVE FIRST'
 		  if $scroll;
 		push @sql, pick(@moves) . " FROM $c";

@@ -17,6 +17,14 @@ use strict;
 use warnings;
 
 use Carp;
+use File::Spec;
+
+# Where Cluster.pm reserves ports; its default is inside the installation
+BEGIN
+{
+	$ENV{PG_TEST_PORT_DIR} //= File::Spec->tmpdir . '/logq-ports';
+}
+
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;

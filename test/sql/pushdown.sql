@@ -23,6 +23,8 @@ SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level IN ('ERROR', 'F
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE id BETWEEN 1 AND 5 OR trace_id IS NULL$$);
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level = ANY (ARRAY['a', NULL, 'b"''\']) AND NOT (service = 'x')$$);
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE service IS DISTINCT FROM 'x'$$);
+-- how to go on from a row
+SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE (ts, id) < ('2021-01-01 00:00', 5) ORDER BY ts DESC, id DESC LIMIT 3$$);
 -- stable expressions are values
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts > now() - interval '1 hour'$$);
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE ts >= current_date$$);

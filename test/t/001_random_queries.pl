@@ -21,9 +21,6 @@ use LogqTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-binmode(Test::More->builder->$_, ':encoding(UTF-8)')
-  foreach qw(output failure_output todo_output);
-
 my $seed = $ENV{LOGQ_SEED} // int(time) % 1000000;
 my $nqueries = $ENV{LOGQ_QUERIES} // 560;
 my $nrows = $ENV{LOGQ_ROWS} // 3000;
@@ -34,7 +31,7 @@ my $field = "\x1f";
 my $record = "\x1e";
 my @switches = map { "logq.enable_$_" } qw(filter_pushdown ordered_merge
   limit_pushdown column_pruning partition_pruning segment_pruning);
-my (%count, %failed, %errors);
+my (%count, %failed, @errors);
 my $reports = 0;
 my $with_rows = 0;
 
@@ -339,10 +336,11 @@ sub report
 	$failed{ $q->{shape} }++;
 	return if ++$reports > $max_reports;
 	$what =~ s/$field/ | /g;
-	diag("query $q->{number} ($q->{shape}) of seed $seed, $variant: $what");
-	diag("  SET $_;") foreach @{ $q->{set} };
-	diag("  " . for_table($_, 'logq') . ';') foreach @{ $q->{sql} };
-	diag("  (in one transaction)") if $q->{transaction};
+	diag(encode('UTF-8', join "\n",
+		"query $q->{number} ($q->{shape}) of seed $seed, $variant: $what",
+		(map { "  SET $_;" } @{ $q->{set} }),
+		(map { '  ' . for_table($_, 'logq') . ';' } @{ $q->{sql} }),
+		$q->{transaction} ? '  (in one transaction)' : ()));
 	return;
 }
 
@@ -377,7 +375,9 @@ sub run_batch
 		{
 			if ($line =~ /^\@\@E (\d+) (\d+) (\d+)$/)
 			{
-				$out{"$1 $2 $3"}{message} = $text =~ s/psql:\S+: //gr;
+				my $key = "$1 $2 $3";
+
+				$out{$key}{message} = $text =~ s/psql:\S+: //gr;
 				$text = '';
 			}
 			elsif ($line =~ /^\@\@X (\d+)/)
@@ -458,7 +458,7 @@ sub run_batch
 		report($q, 1, "EXPLAIN $q->{explain_options}: $explained{$k}{message}")
 		  if $q->{explain} && $explained{$k}{error} && !$has_error;
 		$with_rows++ if $rows;
-		$errors{ $q->{shape} } = "$k: $has_error" if $has_error;
+		push @errors, "query $k ($q->{shape}): $has_error" if $has_error;
 	}
 	return $done;
 }
@@ -518,13 +518,14 @@ run_queries(1, $part);
 	take_ids();
 	run_queries($part + 1, $nqueries);
 }
+note(encode('UTF-8', "fails everywhere, as on the plain table: $_"))
+  foreach @errors;
 
 foreach my $shape (LogqQueries::shape_names())
 {
 	next unless $count{$shape};
 	ok(!$failed{$shape}, sprintf('%d %s queries give the rows of a plain table',
 			$count{$shape}, $shape =~ tr/_/ /r));
-	note("fails on the plain table, $errors{$shape}") if $errors{$shape};
 }
 diag(($reports - $max_reports) . ' more differences are not shown')
   if $reports > $max_reports;
@@ -532,7 +533,7 @@ if ($first == 1 && $last == $nqueries)
 {
 	cmp_ok($with_rows, '>', $nqueries / 2,
 		"the queries find something: $with_rows of $nqueries");
-	cmp_ok(scalar keys %errors, '<=', 4, 'hardly any query fails')
-	  or diag(map { "$_ $errors{$_}" } sort keys %errors);
+	cmp_ok(scalar @errors, '<', $nqueries / 20,
+		'hardly any query fails: ' . @errors);
 }
 done_testing();
