@@ -235,7 +235,7 @@ BEGIN ATOMIC
 	SELECT l.ts, l.level, l.service, l.message, l.trace_id, l.attrs, l.id, l.partition
 	FROM logq.logs l
 	WHERE l.ts >= coalesce(search.start_time, '-infinity'::timestamptz)
-		AND (search.end_time IS NULL OR l.ts < search.end_time)
+		AND l.ts < coalesce(search.end_time, 'infinity'::timestamptz)
 		AND (search.level IS NULL OR l.level = search.level)
 		AND (search.service IS NULL OR l.service = search.service)
 		AND (search.trace_id IS NULL OR l.trace_id = search.trace_id)

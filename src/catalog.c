@@ -81,12 +81,19 @@ partition_rel_invalidated(Datum arg, Oid relid)
 
 /*
  * A server was made, changed or dropped: its oid may have to be looked up
- * anew.
+ * anew, and it may lead to another database, whose catalog can happen to
+ * have the same version.
  */
 static void
 server_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 {
+	HASH_SEQ_STATUS status;
+	LogqPartition *part;
+
 	partition_list_valid = false;
+	hash_seq_init(&status, partitions_by_number);
+	while ((part = hash_seq_search(&status)) != NULL)
+		part->loaded = false;
 }
 
 /*

@@ -13,8 +13,10 @@
  * PQconnectPoll, sending through PQflush, and every wait is on the latch and
  * the socket together and honours interrupts.
  *
- * Ending a query early means closing its connection: the partition's backend
- * fails at its next send, or, while it computes, notices within
+ * Ending a query early means closing its connection, unless what is left of
+ * the answer is known to be small; then the connection is kept and the rest
+ * thrown away before the next use.  On close the partition's backend fails at
+ * its next send, or, while it computes, notices within
  * client_connection_check_interval.  libpq 15's PQcancel would block, without
  * a bound and without encryption.
  *
@@ -43,6 +45,10 @@
 
 /* idle connections kept per server and user */
 #define MAX_IDLE_PER_MAPPING 8
+/* how much of an unwanted answer is read to keep its connection, and how long
+ * one may take to arrive */
+#define MAX_DRAINED_BYTES (256 * 1024)
+#define MAX_DRAIN_MS 1000
 /* how much of a remote command an error's context shows */
 #define MAX_SQL_IN_CONTEXT 1024
 /*
@@ -104,9 +110,70 @@ logq_conn_close(LogqConn *conn)
 }
 
 /*
- * Is an idle connection of the pool still good?  Reads what the server may
- * have sent meanwhile, twice: the first read may bring its goodbye, and only
- * the next one finds the end of file.
+ * Read what has arrived of an answer that nobody wants any more, without
+ * waiting.  True: that was all and the connection is idle; false with state
+ * LOGQ_CONN_BUSY: there is more to come.  Never throws.
+ */
+bool
+logq_conn_drain(LogqConn *conn)
+{
+	int64		drained = 0;
+	int			fruitless = 0;
+
+	while (fruitless < 2 && drained <= MAX_DRAINED_BYTES)
+	{
+		if (conn->in_copy)
+		{
+			char	   *buf;
+			int			len = PQgetCopyData(conn->pg, &buf, 1);
+
+			if (len != 0)
+			{
+				fruitless = 0;
+				if (len > 0)
+				{
+					PQfreemem(buf);
+					drained += len;
+				}
+				else
+					conn->in_copy = false;
+				continue;
+			}
+		}
+		else if (!PQisBusy(conn->pg))
+		{
+			PGresult   *res = PQgetResult(conn->pg);
+
+			if (res == NULL)
+			{
+				bool		good = PQstatus(conn->pg) == CONNECTION_OK;
+
+				conn->state = good ? LOGQ_CONN_IDLE : LOGQ_CONN_BROKEN;
+				return good;
+			}
+			if (PQresultStatus(res) == PGRES_COPY_OUT)
+				conn->in_copy = true;
+			PQclear(res);
+			fruitless = 0;
+			continue;
+		}
+		fruitless++;
+		if (PQconsumeInput(conn->pg) == 0)
+		{
+			conn->state = LOGQ_CONN_BROKEN;
+			return false;
+		}
+	}
+	/* so much data was not worth waiting for */
+	if (drained > MAX_DRAINED_BYTES)
+		conn->state = LOGQ_CONN_BROKEN;
+	return false;
+}
+
+/*
+ * Is a connection of the pool still good?  Reads what the server may have
+ * sent meanwhile, twice: the first read may bring its goodbye, and only the
+ * next one finds the end of file.
  */
 static bool
 idle_conn_usable(LogqConn *conn)
@@ -127,20 +194,24 @@ void
 logq_conn_release(LogqConn *conn)
 {
 	LogqConn   *other;
-	int			nidle = 0;
+	int			nfree = 0;
 
 	conn->in_use = false;
 	for (other = connections; other != NULL; other = other->next)
 		if (!other->in_use && other->umid == conn->umid)
-			nidle++;
+			nfree++;
 
-	if (conn->stale || conn->state != LOGQ_CONN_IDLE ||
-		nidle > MAX_IDLE_PER_MAPPING ||
+	if (conn->stale || nfree > MAX_IDLE_PER_MAPPING ||
 		PQstatus(conn->pg) != CONNECTION_OK ||
-		PQtransactionStatus(conn->pg) != PQTRANS_IDLE)
+		!(conn->state == LOGQ_CONN_BUSY ||
+		  (conn->state == LOGQ_CONN_IDLE &&
+		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)))
 		logq_conn_close(conn);
 	else
+	{
 		conn->reused = true;
+		conn->free_since = GetCurrentTimestamp();
+	}
 }
 
 /*
@@ -236,7 +307,12 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 		}
 		if (fresh || conn->umid != user->umid || conn->userid != userid)
 			continue;
-		if (!idle_conn_usable(conn))
+		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
+			conn->state == LOGQ_CONN_BUSY &&
+			!TimestampDifferenceExceeds(conn->free_since,
+										GetCurrentTimestamp(), MAX_DRAIN_MS))
+			continue;			/* perhaps next time */
+		if (conn->state != LOGQ_CONN_IDLE || !idle_conn_usable(conn))
 		{
 			logq_conn_close(conn);
 			continue;

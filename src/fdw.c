@@ -425,6 +425,32 @@ add_parameterized_paths(PlannerInfo *root, RelOptInfo *rel)
 }
 
 /*
+ * Is the LIMIT of this query one of our rows, with nothing in between?  Core
+ * asks the smallest or greatest ts (min and max) by such a query, and does
+ * not come to get_upper_paths with it.
+ */
+static bool
+limit_is_ours(PlannerInfo *root, RelOptInfo *rel, List *pathkeys)
+{
+	LogqRelInfo *info = rel->fdw_private;
+	Query	   *parse = root->parse;
+
+	return logq_enable_limit_pushdown && info->all_remote &&
+		root->limit_tuples > 0 && parse->limitCount != NULL &&
+		IsA(parse->limitCount, Const) &&
+		(parse->limitOffset == NULL || IsA(parse->limitOffset, Const)) &&
+		parse->limitOption == LIMIT_OPTION_COUNT &&
+		parse->commandType == CMD_SELECT && !parse->hasAggs &&
+		parse->groupClause == NIL && parse->groupingSets == NIL &&
+		parse->distinctClause == NIL && !parse->hasWindowFuncs &&
+		!parse->hasTargetSRFs && parse->havingQual == NULL &&
+		parse->rowMarks == NIL && parse->setOperations == NULL &&
+		bms_equal(root->all_baserels, rel->relids) &&
+		bms_is_empty(rel->lateral_relids) &&
+		pathkeys_contained_in(root->query_pathkeys, pathkeys);
+}
+
+/*
  * Add all paths of a log table.
  */
 static void
@@ -442,8 +468,15 @@ get_paths(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 
 	pathkeys = useful_pathkeys(root, baserel, &order);
 	if (pathkeys != NIL)
-		add_path(baserel, (Path *) make_path(root, baserel, param_info,
-											 pathkeys, order));
+	{
+		CustomPath *path = make_path(root, baserel, param_info, pathkeys,
+									 order);
+
+		if (limit_is_ours(root, baserel, pathkeys))
+			path->custom_private = list_make2(makeInteger(order),
+											  makeInteger(1));
+		add_path(baserel, (Path *) path);
+	}
 	add_parameterized_paths(root, baserel);
 }
 

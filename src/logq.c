@@ -29,6 +29,7 @@ int			logq_max_parallel_partitions = 32;
 bool		logq_enable_filter_pushdown = true;
 bool		logq_enable_ordered_merge = true;
 bool		logq_enable_limit_pushdown = true;
+bool		logq_enable_limit_shares = true;
 bool		logq_enable_column_pruning = true;
 bool		logq_enable_partition_pruning = true;
 bool		logq_enable_segment_pruning = true;
@@ -70,6 +71,9 @@ _PG_init(void)
 	define_switch("logq.enable_limit_pushdown",
 				  "Lets partitions stop at a query's LIMIT.",
 				  &logq_enable_limit_pushdown);
+	define_switch("logq.enable_limit_shares",
+				  "Asks each partition for its share of a LIMIT first.",
+				  &logq_enable_limit_shares);
 	define_switch("logq.enable_ordered_merge",
 				  "Lets partitions sort by time and merges their rows.",
 				  &logq_enable_ordered_merge);

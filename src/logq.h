@@ -97,6 +97,7 @@ extern int	logq_max_parallel_partitions;
 extern bool logq_enable_filter_pushdown;
 extern bool logq_enable_ordered_merge;
 extern bool logq_enable_limit_pushdown;
+extern bool logq_enable_limit_shares;
 extern bool logq_enable_column_pruning;
 extern bool logq_enable_partition_pruning;
 extern bool logq_enable_segment_pruning;
@@ -178,6 +179,8 @@ typedef struct LogqConn
 	bool		configured;		/* session settings were sent */
 	bool		used_external_fd;
 	bool		in_use;
+	bool		in_copy;		/* free, but rows of a COPY are yet to come */
+	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
 	uint32		server_hash;	/* syscache hash values of what it was */
@@ -198,8 +201,13 @@ extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
  * LOGQ_CONN_BROKEN).
  */
 extern bool logq_conn_poll(LogqConn *conn, uint32 *events, char **failure);
-/* give it back: kept when idle, closed otherwise.  Never throws. */
+/*
+ * Give it back: kept when it is idle, or soon will be (LOGQ_CONN_BUSY: the
+ * rest of the answer is thrown away when it comes).  Never throws.
+ */
 extern void logq_conn_release(LogqConn *conn);
+/* throw away what has arrived of an answer; true: it was all, conn is idle */
+extern bool logq_conn_drain(LogqConn *conn);
 /* close at once, whatever it is doing.  Never throws. */
 extern void logq_conn_close(LogqConn *conn);
 

@@ -29,6 +29,8 @@
 
 #include "scan.h"
 
+#include <math.h>
+
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
@@ -389,6 +391,24 @@ partition_passes(LogqScanState *state, LogqPartition *part)
 }
 
 /*
+ * How many of the rows that are needed a partition is asked for first: its
+ * share and twice the spread that chance would give it.  0: all of them.
+ */
+static int64
+limit_share(LogqScanState *state, int asked)
+{
+	int64		bound = state->request.bound;
+	int64		share;
+
+	if (!logq_enable_limit_shares || state->order == 0 || bound < 0 ||
+		asked < 2)
+		return 0;
+	share = bound / asked + 1;
+	share += (int64) (2 * sqrt((double) share)) + 8;
+	return share < bound ? share : 0;
+}
+
+/*
  * Evaluate the parameters and decide which partitions are to be asked.  In
  * EXPLAIN without ANALYZE this fails, and false comes back, when there are
  * parameters that have no value before the query runs.
@@ -398,6 +418,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 {
 	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
 	MemoryContext old;
+	int			asked;
 	int			i;
 
 	if (explain &&
@@ -433,6 +454,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		MemoryContextSwitchTo(state->run_cxt);
 	}
 
+	asked = 0;
 	for (i = 0; i < state->nstreams; i++)
 	{
 		LogqPartition *part = state->streams[i].part;
@@ -447,7 +469,10 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 				 !logq_bounds_allow_partition(&state->bounds, part->number))
 			state->fates[i] = LOGQ_FATE_PRUNED_ID;
 		else
+		{
 			state->fates[i] = LOGQ_FATE_ASKED;
+			asked++;
+		}
 
 		/* what is known now; the stream says what was true when it asked */
 		state->segments_known[i] = part->loaded ? part->nsegments : -1;
@@ -461,6 +486,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 			state->segments_left[i] = last - first;
 		}
 	}
+	state->request.share = limit_share(state, asked);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -495,6 +521,7 @@ plan_stream(LogqStream *stream, void *arg)
 
 		stream->fragments[i].lower = seg->lower;
 		stream->fragments[i].upper = seg->upper;
+		stream->fragments[i].rows = seg->rows;
 		stream->fragments[i].name = MemoryContextStrdup(stream->cxt,
 														seg->name);
 	}

@@ -13,8 +13,14 @@
  * catalog version, then a binary COPY for each of a batch of segments, in one
  * REPEATABLE READ transaction.  Each segment is asked by its own name and
  * sorted on its own; segments do not overlap, so their rows in turn are in
- * order.  A scan that needs few rows asks few segments first, and more, in
- * growing batches, if these run dry.
+ * order.
+ *
+ * K rows are rarely all on one partition.  An ordered scan that needs K asks
+ * each partition's first segment for its share of them and some more.  Should
+ * the merge run dry, the segment is asked again for four times as many rows
+ * behind the last one; a segment that had fewer than it was asked for is
+ * done, and the next ones follow: one at a time while they are rich in
+ * matches, else in growing batches.
  *
  * The version comes before any row.  When it is not the one the fragments
  * were chosen by, everything up to the end of the request is skipped, the
@@ -46,21 +52,21 @@
 
 #include "stream.h"
 
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-/* segments in the first request of a scan that needs few rows, and growth */
-#define FIRST_BATCH 2
+/* growth of batches, and of what a segment is asked for, by each request */
 #define BATCH_GROWTH 4
 /* segments in one request at most, to keep its text at some tens of kB */
 #define MAX_BATCH 128
 /* how much of an outdated answer is read rather than hung up on */
 #define MAX_SKIPPED_BYTES (256 * 1024)
-/* how much of an unwanted answer is read to keep the connection */
-#define MAX_DRAINED_BYTES (256 * 1024)
 /* catalog reads because of dropped segments, in one scan of one partition */
 #define MAX_RELOADS 10
 
@@ -100,6 +106,8 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->fragments = NULL;
 	stream->batch_start = stream->batch_end = stream->batch_done = 0;
 	stream->batch_size = 0;
+	stream->resume = false;
+	stream->sql = NULL;
 	stream->spool_buf = NULL;
 	stream->spool_buf_size = 0;
 	stream->confirmed = false;
@@ -116,11 +124,15 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
  */
 void
 logq_fragment_sql(StringInfo buf, const LogqRequest *request,
-				  const char *segment, const char *where, int64 limit)
+				  const char *segment, const char *where,
+				  const char *resume, int64 limit)
 {
 	appendStringInfo(buf, "SELECT%s%s FROM " LOGQ_STORE_SCHEMA ".%s%s",
 					 request->nfields > 0 ? " " : "", request->select_list,
 					 segment, where);
+	if (resume != NULL)
+		appendStringInfo(buf, "%s%s", where[0] != '\0' ? " AND " : " WHERE ",
+						 resume);
 	if (request->ordered)
 		appendStringInfoString(buf, request->descending ?
 							   " ORDER BY ts DESC, id DESC" :
@@ -175,83 +187,35 @@ logq_stream_abandon(LogqStream *stream)
 }
 
 /*
- * Read what is left of an answer nobody wants, as far as it has already
- * arrived.  True: that was all, the connection is idle.
- */
-static bool
-drain(LogqStream *stream)
-{
-	PGconn	   *pg = stream->conn->pg;
-	int64		drained = 0;
-	int			fruitless = 0;
-
-	if (stream->state != LOGQ_STREAM_COPYING &&
-		stream->state != LOGQ_STREAM_RESULTS)
-		return false;
-
-	while (fruitless < 2 && drained <= MAX_DRAINED_BYTES)
-	{
-		if (stream->state == LOGQ_STREAM_COPYING)
-		{
-			char	   *buf;
-			int			len = PQgetCopyData(pg, &buf, 1);
-
-			if (len != 0)
-			{
-				fruitless = 0;
-				if (len > 0)
-				{
-					PQfreemem(buf);
-					drained += len;
-				}
-				else
-					stream->state = LOGQ_STREAM_RESULTS;
-				continue;
-			}
-		}
-		else if (!PQisBusy(pg))
-		{
-			PGresult   *res = PQgetResult(pg);
-
-			if (res == NULL)
-			{
-				stream->conn->state = LOGQ_CONN_IDLE;
-				return PQstatus(pg) == CONNECTION_OK;
-			}
-			if (PQresultStatus(res) == PGRES_COPY_OUT)
-				stream->state = LOGQ_STREAM_COPYING;
-			PQclear(res);
-			fruitless = 0;
-			continue;
-		}
-		fruitless++;
-		if (PQconsumeInput(pg) == 0)
-			return false;
-	}
-	return false;
-}
-
-/*
  * End a scan: the connection goes back to the pool if the rest of the answer
- * is here already, else it is closed, which ends the partition's work on it.
+ * is here already, or will be soon because only a row limit's worth of one
+ * segment was asked for.  Else it is closed, which ends the partition's work
+ * on it.
  */
 void
 logq_stream_finish(LogqStream *stream)
 {
 	free_message(stream);
+	if (stream->conn != NULL)
+	{
+		bool		keep = stream->conn->state == LOGQ_CONN_IDLE;
+
+		if (!keep && !stream->borrowed &&
+			(stream->state == LOGQ_STREAM_COPYING ||
+			 stream->state == LOGQ_STREAM_RESULTS))
+		{
+			stream->conn->in_copy = stream->state == LOGQ_STREAM_COPYING;
+			keep = logq_conn_drain(stream->conn) ||
+				(stream->conn->state == LOGQ_CONN_BUSY &&
+				 stream->load == NULL && stream->batch_limit >= 0 &&
+				 stream->batch_end - stream->batch_start <= 1);
+		}
+		drop_connection(stream, keep);
+	}
 	if (stream->load != NULL)
 	{
 		logq_catalog_load_abort(stream->load);
 		stream->load = NULL;
-	}
-	if (stream->conn != NULL)
-	{
-		bool		idle = stream->conn->state == LOGQ_CONN_IDLE;
-
-		if (!idle && !stream->borrowed &&
-			stream->conn->state == LOGQ_CONN_BUSY)
-			idle = drain(stream);
-		drop_connection(stream, idle);
 	}
 	if (stream->spool != NULL)
 	{
@@ -275,28 +239,104 @@ rows_needed(LogqStream *stream)
 }
 
 /*
- * Choose the next batch of fragments and write its request.
+ * The condition that leaves out what has been handed out already.
+ */
+static char *
+resume_condition(LogqStream *stream)
+{
+	StringInfoData buf;
+	int			nestlevel = logq_set_transmission_modes();
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "(ts, id) %c (",
+					 stream->request->descending ? '<' : '>');
+	logq_append_literal(&buf, TimestampTzGetDatum(stream->ts), false,
+						TIMESTAMPTZOID, -1);
+	appendStringInfo(&buf, ", '" INT64_FORMAT "'::bigint)", stream->id);
+	AtEOXact_GUC(true, nestlevel);
+	return buf.data;
+}
+
+/*
+ * Choose the next batch: fragments from batch_start to batch_end, and how
+ * many rows of each.
+ */
+static void
+choose_batch(LogqStream *stream)
+{
+	int64		needed = rows_needed(stream);
+	int			size;
+
+	stream->batch_limit = needed;
+	stream->batch_rows = 0;
+	if (needed < 0)
+		size = MAX_BATCH;
+	else if (stream->ask > 0 && stream->ask < needed)
+	{
+		/* rich in matches as far as we know */
+		size = 1;
+		stream->batch_limit = stream->ask;
+	}
+	else
+	{
+		double		rows = 0;
+
+		size = stream->batch_size == 0 ? 1 :
+			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
+		/* take along what cannot possibly be enough */
+		while (size < MAX_BATCH &&
+			   stream->batch_end + size <= stream->nfragments)
+		{
+			rows += stream->fragments[stream->batch_end + size - 1].rows;
+			if (stream->fragments[stream->batch_end + size - 1].rows < 0 ||
+				rows >= needed)
+				break;
+			size++;
+		}
+	}
+	if (stream->resume)
+		size = 1;
+	stream->batch_size = size;
+	stream->batch_start = stream->batch_end;
+	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);
+	stream->batch_done = 0;
+	stream->fragments_asked += stream->batch_end - stream->batch_start;
+}
+
+/*
+ * A batch has come to its end.  If its one segment was cut off, it is asked
+ * again from where it was.
+ */
+static void
+batch_ended(LogqStream *stream)
+{
+	stream->resume = false;
+	if (stream->ask <= 0 || stream->batch_limit < 0 ||
+		stream->batch_end - stream->batch_start != 1)
+		return;
+	if (stream->batch_rows >= stream->batch_limit)
+	{
+		stream->ask *= BATCH_GROWTH;
+		stream->batch_end = stream->batch_start;
+		stream->resume = true;
+	}
+	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_limit)
+		stream->ask = 0;		/* poor: go on in batches */
+}
+
+/*
+ * Write the request of the next batch.
  */
 static char *
 build_request(LogqStream *stream)
 {
 	StringInfoData buf;
-	int64		needed = rows_needed(stream);
-	int			size;
+	char	   *resume = NULL;
 	int			i;
 
-	if (needed < 0)
-		size = MAX_BATCH;
-	else if (stream->batch_size == 0)
-		size = FIRST_BATCH;
-	else
-		size = Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
-	stream->batch_size = size;
-
-	stream->batch_start = stream->batch_end;
-	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);
-	stream->batch_done = 0;
-	stream->fragments_asked += stream->batch_end - stream->batch_start;
+	choose_batch(stream);
+	if (stream->resume)
+		resume = resume_condition(stream);
 
 	initStringInfo(&buf);
 	if (!stream->borrowed)
@@ -310,7 +350,7 @@ build_request(LogqStream *stream)
 		appendStringInfoString(&buf, "COPY (");
 		logq_fragment_sql(&buf, stream->request,
 						  quote_identifier(stream->fragments[i].name),
-						  stream->where, needed);
+						  stream->where, resume, stream->batch_limit);
 		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
 	}
 	if (!stream->borrowed)
@@ -326,6 +366,9 @@ plan_fragments(LogqStream *stream)
 {
 	stream->nfragments = 0;
 	stream->batch_start = stream->batch_end = stream->batch_done = 0;
+	stream->batch_size = 0;
+	stream->resume = false;
+	stream->ask = stream->request->share;
 	stream->planner(stream, stream->planner_arg);
 }
 
@@ -354,6 +397,7 @@ forget_dropped_fragments(LogqStream *stream)
 	stream->nfragments = to;
 	stream->batch_start = stream->batch_end = from;
 	stream->batch_done = 0;
+	stream->resume = false;
 	return true;
 }
 
@@ -363,7 +407,7 @@ forget_dropped_fragments(LogqStream *stream)
 static void
 stream_error(LogqStream *stream, PGresult *res)
 {
-	logq_report_remote_error(ERROR, stream->conn, res, NULL);
+	logq_report_remote_error(ERROR, stream->conn, res, stream->sql);
 }
 
 /*
@@ -420,9 +464,10 @@ spool_request(LogqStream *stream)
 		appendStringInfoString(&sql, "COPY (");
 		logq_fragment_sql(&sql, stream->request,
 						  quote_identifier(stream->fragments[i].name),
-						  stream->where, stream->request->bound);
+						  stream->where, NULL, stream->request->bound);
 		appendStringInfoString(&sql, ") TO STDOUT (FORMAT binary); ");
 	}
+	stream->sql = sql.data;
 	logq_conn_send(conn, sql.data);
 	stream->requests++;
 
@@ -475,7 +520,6 @@ spool_request(LogqStream *stream)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	pfree(sql.data);
 
 	if (BufFileSeek(stream->spool, 0, 0, SEEK_SET) != 0)
 		ereport(ERROR,
@@ -554,8 +598,10 @@ open_request(LogqStream *stream)
 		}
 		sql = build_request(stream);
 	}
+	if (stream->sql != NULL)
+		pfree(stream->sql);
+	stream->sql = sql;
 	logq_conn_send(stream->conn, sql);
-	pfree(sql);
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
 	MemoryContextSwitchTo(old);
@@ -597,6 +643,7 @@ request_ended(LogqStream *stream)
 		open_request(stream);
 		return;
 	}
+	batch_ended(stream);
 	if (stream->batch_end < stream->nfragments && rows_needed(stream) != 0)
 	{
 		open_request(stream);
@@ -679,6 +726,20 @@ retry_lost_connection(LogqStream *stream, const PGresult *res)
 }
 
 /*
+ * Report bytes that are not what was asked for.
+ */
+static void
+decode_failed(LogqStream *stream)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROTOCOL_VIOLATION),
+			 errmsg("could not read the rows of partition \"%s\": %s",
+					stream->part->name,
+					stream->decoder.error ? stream->decoder.error :
+					"the data ended within a row")));
+}
+
+/*
  * Take a result that is ready.  False: more input is needed.
  */
 static bool
@@ -708,8 +769,15 @@ take_result(LogqStream *stream)
 		case PGRES_COMMAND_OK:
 			if (strncmp(PQcmdStatus(res), "COPY", 4) == 0 &&
 				stream->load == NULL)
+			{
 				stream->batch_done++;
-			PQclear(res);
+				PQclear(res);
+				/* a clean end has had its trailer */
+				if (!stream->stale && !stream->decoder.ended)
+					decode_failed(stream);
+			}
+			else
+				PQclear(res);
 			break;
 		case PGRES_TUPLES_OK:
 			stream->new_version = result_version(stream, res);
@@ -753,6 +821,7 @@ row_arrived(LogqStream *stream)
 		stream->first_row_ms = INSTR_TIME_GET_MILLISEC(now);
 	}
 	stream->rows++;
+	stream->batch_rows++;
 	if (request->ordered)
 	{
 		const LogqField *ts = &stream->fields[request->ts_field];
@@ -782,20 +851,6 @@ row_arrived(LogqStream *stream)
 		stream->id = new_id;
 	}
 	stream->has_row = true;
-}
-
-/*
- * Report bytes that are not what was asked for.
- */
-static void
-decode_failed(LogqStream *stream)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 errmsg("could not read the rows of partition \"%s\": %s",
-					stream->part->name,
-					stream->decoder.error ? stream->decoder.error :
-					"the data ended within a row")));
 }
 
 /*
@@ -846,13 +901,7 @@ take_message(LogqStream *stream)
 		return false;
 	if (len < 0)
 	{
-		/*
-		 * The end, or an error, which then comes as a result; a clean end has
-		 * had its trailer.
-		 */
-		if (len == -1 && stream->load == NULL && !stream->stale &&
-			!stream->decoder.ended)
-			decode_failed(stream);
+		/* the end, or an error: the result says */
 		stream->state = LOGQ_STREAM_RESULTS;
 		return true;
 	}

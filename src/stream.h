@@ -20,6 +20,7 @@ typedef struct LogqFragment
 {
 	TimestampTz lower;
 	TimestampTz upper;
+	double		rows;			/* estimate, -1: none */
 	char	   *name;
 } LogqFragment;
 
@@ -51,6 +52,7 @@ typedef struct LogqRequest
 	bool		ordered;
 	bool		descending;
 	int64		bound;			/* rows the scan needs at most, -1: all */
+	int64		share;			/* rows to ask a partition for first */
 } LogqRequest;
 
 typedef struct LogqStream LogqStream;
@@ -82,7 +84,12 @@ struct LogqStream
 	int			batch_end;
 	int			batch_done;		/* fragments of this batch that have ended */
 	int			batch_size;		/* of the last request, 0: there was none */
+	int64		batch_limit;	/* rows asked of each fragment, -1: all */
+	int64		batch_rows;		/* rows that came for this batch */
+	int64		ask;			/* rows to ask a fragment for at a time */
+	bool		resume;			/* the next fragment was cut off at a row */
 
+	char	   *sql;			/* the last request, for errors */
 	LogqCatalogLoad *load;		/* while the catalog is being read */
 	bool		confirmed;		/* the catalog was true in this scan */
 	bool		stale;			/* the version did not match: skip rows */
@@ -127,6 +134,6 @@ extern void logq_stream_abandon(LogqStream *stream);
 /* SQL of one fragment, for requests and EXPLAIN */
 extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 							  const char *segment, const char *where,
-							  int64 limit);
+							  const char *resume, int64 limit);
 
 #endif							/* LOGQ_STREAM_H */

@@ -8,6 +8,7 @@
 #	sql			its statements; @T@ is the table, @N@ "logq" or "local", @S@ the
 #				search function
 #	compare		'set': the order of rows means nothing; 'list': it is exact;
+#				'error': it fails, everywhere with the same SQLSTATE;
 #				a number n: the first n columns are in the same order, and the
 #				rows are the same
 #	set			settings for all runs of it
@@ -1162,12 +1163,33 @@ sub shape_series
 		  . " LEFT JOIN \@T\@ t ON t.ts >= g.h AND t.ts < g.h + interval '$step'$extra", 'set');
 }
 
+# One that fails on some row, wherever it is evaluated
+sub shape_error
+{
+	my ($self) = @_;
+	my $bad = pick(
+		't.id / (length(t.message) - length(t.message)) = 1',
+		't.level::int = 5', '(t.attrs)::int > 0',
+		"to_char(t.ts, 'YYYY')::int / (t.id - t.id) > 0", 'repeat(t.level, -1)::int = 1',
+		"('x' || t.service)::timestamptz < t.ts", "t.message ~ (left(t.level, 0) || '(')",
+		"substr(t.level, 1, -1) = 'a'", 'f_fails(t.id)');
+	my ($order) = $self->order('t', 1);
+
+	return ("SELECT t.id FROM \@T\@ t WHERE $bad" . pick('', " $order"), 'error')
+	  if chance(0.6);
+	return ("SELECT count(*), max(CASE WHEN $bad THEN 1 END) FROM \@T\@ t", 'error')
+	  if chance(0.5);
+	return ("SELECT d.k FROM dim d WHERE EXISTS (SELECT FROM \@T\@ t WHERE t.service = d.service AND $bad)",
+		'error');
+}
+
 my @shapes = (
 	[ 30, 'simple' ], [ 10, 'aggregate' ], [ 4, 'distinct' ], [ 9, 'join_local' ],
 	[ 5, 'self_join' ], [ 8, 'subquery' ], [ 4, 'cte' ], [ 6, 'setop' ],
 	[ 4, 'target_subselect' ], [ 6, 'lateral' ], [ 5, 'window' ], [ 4, 'view' ],
 	[ 4, 'whole_row' ], [ 6, 'cursor' ], [ 6, 'search' ], [ 2, 'plpgsql' ],
-	[ 3, 'modify' ], [ 2, 'copy' ], [ 3, 'merge_join' ], [ 3, 'series' ]);
+	[ 3, 'modify' ], [ 2, 'copy' ], [ 3, 'merge_join' ], [ 3, 'series' ],
+	[ 2, 'error' ]);
 
 sub shape_names { return map { $_->[1] } @shapes; }
 
@@ -1179,7 +1201,7 @@ sub query
 {
 	my ($self, $only) = @_;
 	my $shape = $only // $shapes[ weighted(map { $_->[0] } @shapes) ][1];
-	my $prepared = $shape !~ /cursor|plpgsql|modify|copy/ && chance(0.3);
+	my $prepared = $shape !~ /cursor|plpgsql|modify|copy|error/ && chance(0.3);
 	my %q = (shape => $shape, set => []);
 	my ($sql, $compare);
 

@@ -161,6 +161,8 @@ CREATE FUNCTION f_volatile(text) RETURNS text LANGUAGE plpgsql VOLATILE
 	AS 'BEGIN RETURN lower(\$1); END';
 CREATE FUNCTION f_is_error(text) RETURNS boolean LANGUAGE sql IMMUTABLE
 	AS 'SELECT \$1 IN (''ERROR'', ''FATAL'')';
+CREATE FUNCTION f_fails(bigint) RETURNS boolean LANGUAGE plpgsql STABLE
+	AS 'BEGIN RETURN \$1 / 0 = 1; END';
 CREATE FUNCTION f_count_digits(text) RETURNS int LANGUAGE sql IMMUTABLE
 	AS 'SELECT length(regexp_replace(\$1, ''[^0-9]'', '''', ''g''))';
 CREATE FUNCTION f_hours_ago(int) RETURNS timestamptz LANGUAGE sql STABLE
@@ -282,6 +284,11 @@ sub difference
 	my ($compare, $local, $other) = @_;
 	my (@a, @b);
 
+	return $local->{error} && $other->{error} &&
+	  $local->{state} eq $other->{state}
+	  ? undef
+	  : "SQLSTATE $other->{state} instead of $local->{state}: $other->{message}"
+	  if $compare eq 'error';
 	return undef if $local->{error} && $other->{error};
 	return "the plain table fails: $local->{message}" if $local->{error};
 	return "error: $other->{message}" if $other->{error};
@@ -400,6 +407,7 @@ sub run_batch
 			if ($line =~ /^\@\@E (\d+ \d+ \d+) (\w+) (\w+)$/)
 			{
 				$out{$1}{error} = $2 eq 'true';
+				$out{$1}{state} = $3;
 				$out{$1}{text} = $text;
 				$text = '';
 			}
@@ -458,7 +466,8 @@ sub run_batch
 		report($q, 1, "EXPLAIN $q->{explain_options}: $explained{$k}{message}")
 		  if $q->{explain} && $explained{$k}{error} && !$has_error;
 		$with_rows++ if $rows;
-		push @errors, "query $k ($q->{shape}): $has_error" if $has_error;
+		push @errors, "query $k ($q->{shape}): $has_error"
+		  if $has_error && $q->{compare} ne 'error';
 	}
 	return $done;
 }
