@@ -33,10 +33,10 @@ PGXS_TARGETS = $(filter-out $(OWN_TARGETS),$(MAKECMDGOALS))
 .NOTPARALLEL:
 
 check:
-	@+test/run
+	@test/run
 
 demo:
-	@+test/demo
+	@test/demo
 
 stop:
 	@test/cluster down --demo
@@ -51,11 +51,11 @@ fuzz:
 	@test/unitcheck --fuzz
 
 bench:
-	@+bench/run
+	@bench/run
 
 ifneq ($(PGXS_TARGETS),)
 $(PGXS_TARGETS):
-	@+$(MAKE) --no-print-directory $@
+	@$(MAKE) --no-print-directory $@
 endif
 
 else

@@ -10,10 +10,12 @@
  * loop serves all of them: whoever can go on without waiting does, and when
  * nobody whose row is needed can, the loop waits on their sockets together.
  *
- * An ordered scan merges the heads of all streams.  Once all heads are there
- * only the stream that gave the last row is read; the others rest in the
- * kernel's socket buffers, and their partitions stop sending when these are
- * full.  An unordered scan takes rows from whichever stream has one.
+ * An ordered scan merges the heads of all streams.  A stream without a row
+ * stands in the heap with a bound, by its next segment, and is asked, and
+ * waited for, only when that comes up.  A stream that has a row is not read;
+ * what follows rests in the kernel's socket buffers, and its partition stops
+ * sending when these are full.  An unordered scan takes rows from whichever
+ * stream has one.
  *
  * Memory: the current row, one message and libpq's buffer a stream.  Values
  * of a row live in row_cxt until the next one.
@@ -353,6 +355,9 @@ build_request(LogqScanState *state)
 	request->ts_field = request->id_field = -1;
 	request->ordered = state->order != 0;
 	request->descending = state->order < 0;
+	request->lazy = request->ordered;
+	request->ts_low = state->bounds.ts_low;
+	request->ts_high = state->bounds.ts_high;
 	for (i = 0; i < state->ncolumns; i++)
 	{
 		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
@@ -442,6 +447,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		state->segments_known = palloc0((n + 1) * sizeof(int));
 		state->segments_left = palloc0((n + 1) * sizeof(int));
 		state->merge_entries = palloc0((n + 1) * sizeof(LogqMergeEntry));
+		state->bounded = palloc0((n + 1) * sizeof(bool));
 		state->waiting = palloc0((n + 1) * sizeof(bool));
 		state->wait_slots = palloc0((n + 1) * sizeof(LogqWaitSlot));
 		for (i = 0; i < n; i++)
@@ -555,7 +561,17 @@ start_run(LogqScanState *state)
 	}
 	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
 					state->order < 0);
-	state->heads_done = false;
+	for (i = 0; i < state->nstreams; i++)
+	{
+		int64		ts;
+		int64		id;
+
+		if (state->order == 0 || state->fates[i] != LOGQ_FATE_ASKED)
+			continue;
+		logq_stream_bound(&state->streams[i], &ts, &id);
+		logq_merge_push(&state->merge, ts, id, i);
+		state->bounded[i] = true;
+	}
 	state->current = -1;
 	state->opened = 0;
 	state->active = 0;
@@ -684,105 +700,155 @@ wait_for_streams(LogqScanState *state)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* ---------- ordered scans ---------- */
+
 /*
- * The next row of one stream, waiting for it.  False: it has ended.
+ * Bring the entry at the top of the heap up to date with its stream, which
+ * has been advanced.
  */
-static bool
-advance_one(LogqScanState *state, int index)
+static void
+update_top(LogqScanState *state, LogqStreamResult result)
 {
-	for (;;)
+	LogqMerge  *merge = &state->merge;
+	int			index = merge->entries[0].stream;
+	LogqStream *stream = &state->streams[index];
+	int64		ts;
+	int64		id;
+
+	state->waiting[index] = result == LOGQ_STREAM_WAIT;
+	state->bounded[index] = result != LOGQ_STREAM_ROW;
+	switch (result)
 	{
-		switch (logq_stream_advance(&state->streams[index]))
+		case LOGQ_STREAM_ROW:
+			logq_merge_replace_top(merge, stream->ts, stream->id);
+			break;
+		case LOGQ_STREAM_END:
+			logq_merge_pop(merge);
+			break;
+		case LOGQ_STREAM_WAIT:
+		case LOGQ_STREAM_PAUSED:
+			logq_stream_bound(stream, &ts, &id);
+			logq_merge_replace_top(merge, ts, id);
+			break;
+	}
+}
+
+/*
+ * The stream at the top must ask: release it, and with it all others that
+ * could deliver rows of the same stretch of time, so that they work at the
+ * same time.  At most logq.max_parallel_partitions are waited for at once.
+ */
+static void
+release_streams(LogqScanState *state)
+{
+	LogqMerge  *merge = &state->merge;
+	int			top = merge->entries[0].stream;
+	int64		horizon = logq_stream_horizon(&state->streams[top]);
+	int			pending = 0;
+	int			i;
+
+	state->streams[top].released = true;
+	state->waiting[top] = true;
+	for (i = 0; i < state->nstreams; i++)
+		pending += state->waiting[i];
+
+	for (i = 1; i < merge->nentries; i++)
+	{
+		LogqMergeEntry *entry = &merge->entries[i];
+		LogqStream *stream = &state->streams[entry->stream];
+
+		if (pending >= logq_max_parallel_partitions)
+			break;
+		if (!state->bounded[entry->stream] || state->waiting[entry->stream] ||
+			stream->has_row ||
+			(state->order < 0 ? entry->ts < horizon : entry->ts > horizon))
+			continue;
+		if (stream->state == LOGQ_STREAM_IDLE ||
+			stream->state == LOGQ_STREAM_HELD)
 		{
-			case LOGQ_STREAM_ROW:
-				return true;
-			case LOGQ_STREAM_END:
-				return false;
-			case LOGQ_STREAM_WAIT:
-				state->waiting[index] = true;
-				wait_for_streams(state);
-				state->waiting[index] = false;
-				break;
+			stream->released = true;
+			state->waiting[entry->stream] = true;
+			pending++;
 		}
 	}
 }
 
-/* ---------- ordered scans ---------- */
-
 /*
- * Ask all partitions and wait until each has its first row or has ended.  At
- * most logq.max_parallel_partitions are being waited for at a time.
+ * Advance the waiting streams below the top as well: who has something gets
+ * on with it while the top is being waited for.  Their entries stay where
+ * they are; a bound never comes after the row that follows it.
  */
 static void
-collect_heads(LogqScanState *state)
+advance_others(LogqScanState *state, int top)
 {
-	int			next = 0;
-	int			pending = 0;
 	int			i;
 
-	for (;;)
+	for (i = 0; i < state->nstreams; i++)
 	{
-		/* who waits may have something now; who has not begun may begin */
-		for (i = 0; i < state->nstreams; i++)
-		{
-			if (state->fates[i] != LOGQ_FATE_ASKED)
-				continue;
-			if (i >= next)
-			{
-				if (pending >= logq_max_parallel_partitions)
-					break;
-				next = i + 1;
-				pending++;
-			}
-			else if (!state->waiting[i])
-				continue;
-			switch (logq_stream_advance(&state->streams[i]))
-			{
-				case LOGQ_STREAM_ROW:
-					logq_merge_push(&state->merge, state->streams[i].ts,
-									state->streams[i].id, i);
-					state->waiting[i] = false;
-					pending--;
-					break;
-				case LOGQ_STREAM_END:
-					state->waiting[i] = false;
-					pending--;
-					break;
-				case LOGQ_STREAM_WAIT:
-					state->waiting[i] = true;
-					break;
-			}
-		}
-		if (pending == 0 && i == state->nstreams)
-			break;
-		if (pending > 0)
-			wait_for_streams(state);
+		if (i != top && state->waiting[i])
+			state->waiting[i] = logq_stream_advance(&state->streams[i]) ==
+				LOGQ_STREAM_WAIT;
 	}
-	state->heads_done = true;
 }
 
 /*
  * Index of the stream that holds the next row in order, -1 at the end.
+ *
+ * The heap has an entry a stream: the key of its row, or, as long as it has
+ * none, a bound before which it will deliver nothing.  So a row can be handed
+ * out as soon as it comes before all bounds, and a stream need not even have
+ * been asked for it.
  */
 static int
 next_ordered(LogqScanState *state)
 {
 	LogqMerge  *merge = &state->merge;
 
-	if (!state->heads_done)
-		collect_heads(state);
-	else if (state->current >= 0)
-	{
-		LogqStream *stream = &state->streams[state->current];
+	/* the top's row was handed out: move on before looking again */
+	if (state->current >= 0)
+		update_top(state, logq_stream_advance(&state->streams[state->current]));
+	state->current = -1;
 
-		/* the top's row was handed out: move on before looking again */
-		if (advance_one(state, state->current))
-			logq_merge_replace_top(merge, stream->ts, stream->id);
-		else
-			logq_merge_pop(merge);
+	while (merge->nentries > 0)
+	{
+		int			top = merge->entries[0].stream;
+		LogqStream *stream = &state->streams[top];
+		LogqMergeEntry before = merge->entries[0];
+		LogqStreamResult result;
+
+		if (stream->has_row)
+		{
+			if (!state->bounded[top])
+			{
+				state->current = top;
+				return top;
+			}
+			/* it has come meanwhile; its place may be further down */
+			update_top(state, LOGQ_STREAM_ROW);
+			continue;
+		}
+
+		result = logq_stream_advance(stream);
+		if (result == LOGQ_STREAM_PAUSED)
+		{
+			update_top(state, result);
+			/* its bound may have moved, and another be at the top now */
+			if (merge->entries[0].stream != top)
+				continue;
+			release_streams(state);
+			advance_others(state, -1);
+			continue;
+		}
+		update_top(state, result);
+		if (result == LOGQ_STREAM_WAIT && merge->entries[0].stream == top &&
+			merge->entries[0].ts == before.ts &&
+			merge->entries[0].id == before.id)
+		{
+			wait_for_streams(state);
+			advance_others(state, top);
+		}
 	}
-	state->current = merge->nentries > 0 ? merge->entries[0].stream : -1;
-	return state->current;
+	return -1;
 }
 
 /* ---------- unordered scans ---------- */
@@ -824,8 +890,9 @@ next_unordered(LogqScanState *state)
 				index = 0;
 			if (state->waiting[index])
 			{
-				LogqStreamResult result =
-				logq_stream_advance(&state->streams[index]);
+				LogqStreamResult result;
+
+				result = logq_stream_advance(&state->streams[index]);
 
 				if (result == LOGQ_STREAM_ROW)
 				{

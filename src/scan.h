@@ -133,7 +133,7 @@ typedef struct LogqScanState
 	/* the merge, or the round over unordered streams */
 	LogqMerge	merge;
 	LogqMergeEntry *merge_entries;
-	bool		heads_done;
+	bool	   *bounded;		/* by stream: its entry is but a bound */
 	int			current;		/* stream that gave the last row, -1 */
 	int			opened;			/* unordered: streams opened so far */
 	int			active;			/* unordered: of these, not at their end */

@@ -7,7 +7,12 @@
  * far as it can, then hands out a row, says what to wait for, or that the end
  * has come.  The scan does all the waiting.
  *
- *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING -> ... -> DONE
+ *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING
+ *								 ^					|
+ *								 +------ HELD <-----+-----> DONE
+ *
+ * A lazy stream stops in IDLE and in HELD until the scan releases it: the
+ * merge may come to its end without what it would ask for.
  *
  * A request is one simple query with several statements: the partition's
  * catalog version, then a binary COPY for each of a batch of segments, in one
@@ -115,6 +120,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->reloads = 0;
 	stream->retried = false;
 	stream->has_row = false;
+	stream->released = false;
 	stream->scan_rows = 0;
 	INSTR_TIME_SET_CURRENT(stream->started);
 }
@@ -646,7 +652,8 @@ request_ended(LogqStream *stream)
 	batch_ended(stream);
 	if (stream->batch_end < stream->nfragments && rows_needed(stream) != 0)
 	{
-		open_request(stream);
+		stream->released = false;
+		stream->state = LOGQ_STREAM_HELD;
 		return;
 	}
 	stream->state = LOGQ_STREAM_DONE;
@@ -981,6 +988,64 @@ advance_spooled(LogqStream *stream)
 }
 
 /*
+ * The fragment that the next row can come from, or nfragments.
+ */
+static int
+next_fragment(const LogqStream *stream)
+{
+	if (stream->state == LOGQ_STREAM_HELD)
+		return stream->batch_end;
+	return Min(stream->batch_start + stream->batch_done, stream->nfragments);
+}
+
+/*
+ * Until the catalog is confirmed nothing is known; from then on the bounds of
+ * the segments, which never change, and the row handed out last.
+ */
+void
+logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id)
+{
+	const LogqRequest *request = stream->request;
+	int			next = next_fragment(stream);
+	bool		desc = request->descending;
+
+	*id = desc ? PG_INT64_MAX : PG_INT64_MIN;
+	if (!stream->confirmed)
+	{
+		*ts = desc ? PG_INT64_MAX : PG_INT64_MIN;
+		return;
+	}
+	if (next >= stream->nfragments)
+	{
+		/* only the end is to come */
+		*ts = desc ? PG_INT64_MIN : PG_INT64_MAX;
+		return;
+	}
+	*ts = desc ? Min(stream->fragments[next].upper - 1, request->ts_high) :
+		Max(stream->fragments[next].lower, request->ts_low);
+	if (stream->scan_rows > 0 &&
+		(desc ? stream->ts <= *ts : stream->ts >= *ts))
+	{
+		*ts = stream->ts;
+		*id = stream->id;
+	}
+}
+
+/*
+ * How far the next segment reaches in the merge's order.
+ */
+int64
+logq_stream_horizon(const LogqStream *stream)
+{
+	int			next = next_fragment(stream);
+
+	if (!stream->confirmed || next >= stream->nfragments)
+		return stream->request->descending ? PG_INT64_MAX : PG_INT64_MIN;
+	return stream->request->descending ? stream->fragments[next].lower :
+		stream->fragments[next].upper - 1;
+}
+
+/*
  * Go on until there is a row, the end, or something to wait for.  The row
  * before this one is gone.
  */
@@ -995,7 +1060,15 @@ logq_stream_advance(LogqStream *stream)
 		switch (stream->state)
 		{
 			case LOGQ_STREAM_IDLE:
+				if (stream->request->lazy && !stream->released)
+					return LOGQ_STREAM_PAUSED;
 				open_connection(stream, false);
+				break;
+
+			case LOGQ_STREAM_HELD:
+				if (stream->request->lazy && !stream->released)
+					return LOGQ_STREAM_PAUSED;
+				open_request(stream);
 				break;
 
 			case LOGQ_STREAM_CONNECTING:

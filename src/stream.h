@@ -32,6 +32,7 @@ typedef enum LogqStreamState
 	LOGQ_STREAM_RESULTS,		/* between results */
 	LOGQ_STREAM_COPYING,		/* rows are coming */
 	LOGQ_STREAM_SPOOLED,		/* rows are in a file of ours */
+	LOGQ_STREAM_HELD,			/* there is more to ask for, when needed */
 	LOGQ_STREAM_DONE
 } LogqStreamState;
 
@@ -39,6 +40,7 @@ typedef enum LogqStreamResult
 {
 	LOGQ_STREAM_ROW,			/* fields, ts and id are filled */
 	LOGQ_STREAM_WAIT,			/* wait for wait_events on the socket */
+	LOGQ_STREAM_PAUSED,			/* lazy, and must be released to go on */
 	LOGQ_STREAM_END
 } LogqStreamResult;
 
@@ -51,6 +53,9 @@ typedef struct LogqRequest
 	int			id_field;
 	bool		ordered;
 	bool		descending;
+	bool		lazy;			/* ask only when released */
+	int64		ts_low;			/* rows lie within these */
+	int64		ts_high;
 	int64		bound;			/* rows the scan needs at most, -1: all */
 	int64		share;			/* rows to ask a partition for first */
 } LogqRequest;
@@ -73,6 +78,7 @@ struct LogqStream
 	LogqStreamState state;
 	LogqConn   *conn;
 	bool		borrowed;		/* conn is the transaction's own writer */
+	bool		released;		/* a lazy stream may ask once more */
 	unsigned	generation;		/* raised whenever conn changes */
 	uint32		wait_events;
 	uint32		ready_events;	/* set by whoever waited */
@@ -127,6 +133,10 @@ extern void logq_stream_start(LogqStream *stream, MemoryContext cxt,
 							  const LogqRequest *request, const char *where,
 							  LogqStreamPlanner planner, void *planner_arg);
 extern LogqStreamResult logq_stream_advance(LogqStream *stream);
+/* no row that is still to come stands before this key in the merge's order */
+extern void logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id);
+/* bound of the times of the segment that a lazy stream would ask next */
+extern int64 logq_stream_horizon(const LogqStream *stream);
 /* end of the scan: keep the connection if that costs no waiting */
 extern void logq_stream_finish(LogqStream *stream);
 /* free at once what is not palloc'd; never throws */

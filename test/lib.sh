@@ -4,6 +4,9 @@
 # shellcheck disable=SC2034   # used by those who source this file
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# "make check" is no sub-make of the make that it runs in turn
+unset MAKEFLAGS MAKELEVEL MFLAGS
+
 die()
 {
 	printf '%s: %s\n' "${0##*/}" "$*" >&2

@@ -174,7 +174,7 @@ foreach my $situation (@situations)
 		if (!LogqTest::poll_ok(sub {
 				$s->{run}->pump_nb;
 				return $situation->{busy}->(); },
-			"$what: it is under way", 30))
+			"$what: it is under way", 20))
 		{
 			diag(explain([ $c->remote_activity ]), "session: ", $s->wait(0.1) // 'nothing');
 		}

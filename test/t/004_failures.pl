@@ -101,9 +101,12 @@ foreach my $order ('', ' ORDER BY ts, id')
 		{
 			$c->part('p2')->stop('immediate');
 		}
-		$answer = $s->query("\\o /dev/null\nFETCH ALL FROM c;\n\\o");
-		like($answer, qr/ERROR:\s+(08...|57P0.): .*"p2"/,
-			"$what: an error that names the partition");
+		$answer = $s->query("\\o /dev/null\nFETCH ALL FROM c;\n\\o\n\\echo :ROW_COUNT");
+		# what had not begun there begins anew; in order, all had
+		ok($answer =~ /ERROR:\s+(08...|57P0.): .*"p2"/
+			  || ($kind =~ /backend/ && !$order && $answer eq $all - 1000),
+			"$what: an error that names the partition")
+		  or diag($answer);
 		$s->query('ROLLBACK');
 		$c->part('p2')->start if $kind =~ /server/;
 		is($s->query($check), $right, "$what: the next query is right");
