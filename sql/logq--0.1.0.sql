@@ -107,7 +107,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $make$
 DECLARE
-	step	double precision;
+	step	bigint;
+	secs	bigint;
 	lo		timestamptz;
 	hi		timestamptz;
 	seg		text;
@@ -126,9 +127,12 @@ BEGIN
 	IF EXISTS (SELECT FROM logq_store.segment WHERE lower <= at AND upper > at) THEN
 		RETURN;
 	END IF;
+	-- in whole seconds, as floating point would round a last microsecond up
 	SELECT extract(epoch FROM segment_interval) INTO step FROM logq_store.store;
-	lo := to_timestamp(floor(extract(epoch FROM at) / step) * step);
-	hi := to_timestamp((floor(extract(epoch FROM at) / step) + 1) * step);
+	secs := extract(epoch FROM date_trunc('second', at));
+	secs := secs - ((secs % step) + step) % step;
+	lo := to_timestamp(secs);
+	hi := to_timestamp(secs + step);
 	-- the interval may have been another one before
 	lo := greatest(lo, (SELECT max(upper) FROM logq_store.segment WHERE upper <= at));
 	hi := least(hi, (SELECT min(lower) FROM logq_store.segment WHERE lower > at));

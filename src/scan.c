@@ -448,6 +448,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		state->segments_left = palloc0((n + 1) * sizeof(int));
 		state->merge_entries = palloc0((n + 1) * sizeof(LogqMergeEntry));
 		state->bounded = palloc0((n + 1) * sizeof(bool));
+		state->live = palloc0((n + 1) * sizeof(bool));
 		state->waiting = palloc0((n + 1) * sizeof(bool));
 		state->wait_slots = palloc0((n + 1) * sizeof(LogqWaitSlot));
 		for (i = 0; i < n; i++)
@@ -551,6 +552,7 @@ start_run(LogqScanState *state)
 		MemoryContext old = MemoryContextSwitchTo(state->run_cxt);
 
 		state->waiting[i] = false;
+		state->live[i] = false;
 		if (state->fates[i] == LOGQ_FATE_ASKED)
 			logq_stream_start(&state->streams[i], state->run_cxt,
 							  &state->request,
@@ -854,62 +856,115 @@ next_ordered(LogqScanState *state)
 /* ---------- unordered scans ---------- */
 
 /*
+ * Advance one live stream of an unordered scan.  True: it holds a row.
+ */
+static bool
+advance_live(LogqScanState *state, int index)
+{
+	LogqStreamResult result = logq_stream_advance(&state->streams[index]);
+
+	if (result == LOGQ_STREAM_END)
+	{
+		state->live[index] = false;
+		state->active--;
+	}
+	return result == LOGQ_STREAM_ROW;
+}
+
+/*
+ * Open streams up to the limit, and go on until none of them is still
+ * connecting.  A reader may take its time between rows, and a server does not
+ * wait for the rest of a handshake for ever.
+ */
+static void
+open_streams(LogqScanState *state)
+{
+	bool		connecting = false;
+	int			i;
+
+	while (state->opened < state->nstreams &&
+		   state->active < logq_max_parallel_partitions)
+	{
+		i = state->opened++;
+		if (state->fates[i] != LOGQ_FATE_ASKED)
+			continue;
+		state->live[i] = true;
+		state->active++;
+		(void) advance_live(state, i);
+		connecting = true;
+	}
+
+	while (connecting)
+	{
+		connecting = false;
+		for (i = 0; i < state->opened; i++)
+		{
+			state->waiting[i] = false;
+			if (!state->live[i] ||
+				state->streams[i].state != LOGQ_STREAM_CONNECTING)
+				continue;
+			(void) advance_live(state, i);
+			state->waiting[i] = state->live[i] &&
+				state->streams[i].state == LOGQ_STREAM_CONNECTING;
+			connecting |= state->waiting[i];
+		}
+		if (connecting)
+			wait_for_streams(state);
+	}
+}
+
+/*
  * Index of a stream that holds a row, -1 at the end.  Stays with a stream as
  * long as it has rows at hand.
  */
 static int
 next_unordered(LogqScanState *state)
 {
-	int			index = state->current;
+	int			index = Max(state->current, 0);
+
+	/* that row was handed out */
+	if (state->current >= 0)
+		state->streams[index].has_row = false;
 
 	for (;;)
 	{
-		bool		advanced = false;
-		int			tried;
+		int			before = state->active;
+		int			i;
 
-		/* open further streams as others end */
-		while (state->opened < state->nstreams &&
-			   state->active < logq_max_parallel_partitions)
+		if (state->opened < state->nstreams)
 		{
-			if (state->fates[state->opened] == LOGQ_FATE_ASKED)
-			{
-				state->waiting[state->opened] = true;
-				state->active++;
-			}
-			state->opened++;
+			open_streams(state);
+			before = state->active;
 		}
 		if (state->active == 0)
 		{
+			if (state->opened < state->nstreams)
+				continue;
 			state->current = -1;
 			return -1;
 		}
 
-		for (tried = 0; tried < state->opened; tried++)
+		for (i = 0; i < state->opened; i++)
 		{
-			if (index < 0 || index >= state->opened)
+			if (index >= state->opened)
 				index = 0;
-			if (state->waiting[index])
+			if (state->live[index] &&
+				(state->streams[index].has_row || advance_live(state, index)))
 			{
-				LogqStreamResult result;
-
-				result = logq_stream_advance(&state->streams[index]);
-
-				if (result == LOGQ_STREAM_ROW)
-				{
-					state->current = index;
-					return index;
-				}
-				if (result == LOGQ_STREAM_END)
-				{
-					state->waiting[index] = false;
-					state->active--;
-					advanced = true;
-				}
+				state->current = index;
+				return index;
 			}
 			index++;
 		}
-		if (!advanced)
+
+		/* when one has ended, there may be another to open */
+		if (state->active == before)
+		{
+			memcpy(state->waiting, state->live,
+				   state->nstreams * sizeof(bool));
 			wait_for_streams(state);
+			memset(state->waiting, false, state->nstreams * sizeof(bool));
+		}
 	}
 }
 

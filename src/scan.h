@@ -137,6 +137,7 @@ typedef struct LogqScanState
 	int			current;		/* stream that gave the last row, -1 */
 	int			opened;			/* unordered: streams opened so far */
 	int			active;			/* unordered: of these, not at their end */
+	bool	   *live;			/* unordered: by stream, is it one of these? */
 
 	/* waiting */
 	WaitEventSet *wait_set;

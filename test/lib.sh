@@ -105,10 +105,8 @@ private_install()
 		: >"$to/complete"
 	fi
 
-	if [ -z "${LOGQ_SKIP_EXTENSION:-}" ]; then
-		rm -f "$to$share"/extension/logq{.control,--*.sql} "$to$lib/logq.so"
-		make -s -C "$top" install "PG_CONFIG=$PG_CONFIG" "DESTDIR=$to" >/dev/null
-	fi
+	rm -f "$to$share"/extension/logq{.control,--*.sql} "$to$lib/logq.so"
+	make -s -C "$top" install "PG_CONFIG=$PG_CONFIG" "DESTDIR=$to" >/dev/null
 }
 
 # free_ports N [BASE]: print N ports on which nothing listens on 127.0.0.1.
