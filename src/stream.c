@@ -264,6 +264,30 @@ resume_condition(LogqStream *stream)
 }
 
 /*
+ * How many of the next fragments it takes, by the partition's estimates of
+ * what they hold, to have so many rows if all matched.  Fewer would only cost
+ * another round trip.
+ */
+static int
+fragments_for(LogqStream *stream, int64 wanted)
+{
+	double		rows = 0;
+	int			size = 0;
+
+	while (size < MAX_BATCH &&
+		   stream->batch_end + size < stream->nfragments)
+	{
+		LogqFragment *fragment = &stream->fragments[stream->batch_end + size];
+
+		size++;
+		rows += fragment->rows;
+		if (fragment->rows < 0 || rows >= wanted)
+			break;
+	}
+	return Max(size, 1);
+}
+
+/*
  * Choose the next batch: fragments from batch_start to batch_end, and how
  * many rows of each.
  */
@@ -280,28 +304,18 @@ choose_batch(LogqStream *stream)
 	else if (stream->ask > 0 && stream->ask < needed)
 	{
 		/* rich in matches as far as we know */
-		size = 1;
-		stream->batch_limit = stream->ask;
+		size = stream->resume ? 1 : fragments_for(stream, 2 * stream->ask);
+		if (size == 1)
+			stream->batch_limit = stream->ask;
 	}
+	else if (stream->resume)
+		size = 1;
 	else
 	{
-		double		rows = 0;
-
 		size = stream->batch_size == 0 ? 1 :
 			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
-		/* take along what cannot possibly be enough */
-		while (size < MAX_BATCH &&
-			   stream->batch_end + size <= stream->nfragments)
-		{
-			rows += stream->fragments[stream->batch_end + size - 1].rows;
-			if (stream->fragments[stream->batch_end + size - 1].rows < 0 ||
-				rows >= needed)
-				break;
-			size++;
-		}
+		size = Max(size, fragments_for(stream, needed));
 	}
-	if (stream->resume)
-		size = 1;
 	stream->batch_size = size;
 	stream->batch_start = stream->batch_end;
 	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);

@@ -710,7 +710,9 @@ sub order
 	@keys = map { [ "$a.$_", direction() . pick('', ' NULLS FIRST', ' NULLS LAST') ] }
 	  some('ts', 'level', 'service', 'trace_id')
 	  if $w == 3;
-	@keys = (["$a.ts", $d], ["$a." . pick('level', 'message', 'attrs'), direction()])
+	# equal values of jsonb can look different
+	@keys = (["$a.ts", $d],
+		["$a." . pick('level', 'message', $total ? 'attrs' : ()), direction()])
 	  if $w == 4;
 	@keys = (["$a.id", $d]) if $w == 5;
 	@keys = ([ $self->text_expr($a), $d ]) if $w == 6;
@@ -929,9 +931,13 @@ sub shape_setop
 	my $cols = sub { join ', ', map { "$_[0].$_" } qw(level service partition id) };
 	my $op = pick('UNION', 'UNION ALL', 'UNION ALL', 'INTERSECT', 'EXCEPT',
 		'EXCEPT ALL');
+	my $other = pick('@T@', 'local_logs');
 	my $sql = "SELECT " . $cols->('t') . " FROM \@T\@ t " . $self->where('t') .
-	  " $op SELECT " . $cols->('x') . " FROM " . pick('@T@', 'local_logs') . " x " .
-	  $self->where('x');
+	  " $op SELECT " . $cols->('x') . " FROM $other x ";
+
+	$self->{in_view} = $other ne '@T@';
+	$sql .= $self->where('x');
+	$self->{in_view} = 0;
 
 	return ("$sql ORDER BY id" . direction() . ', level, service LIMIT ' .
 		  between(1, 50), 'list')

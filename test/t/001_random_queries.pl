@@ -41,7 +41,10 @@ srand $seed;
 
 # ---------- rows ----------
 
-my $c = LogqTest->new(partitions => 3);
+my $c = LogqTest->new(
+	partitions => 3,
+	# a crash must not take the queries after it along
+	coordinator_conf => ["restart_after_crash = on"]);
 my $now = time;
 my $rows = LogqQueries::random_rows($nrows, $now);
 
