@@ -51,6 +51,12 @@ COMMENT ON COLUMN logq.partition.same_locale IS
 	'whether the partition sorts and folds the case of text as this database does';
 SELECT pg_catalog.pg_extension_config_dump('logq.partition', '');
 
+-- the highest number given so far: one that was removed may come back
+CREATE SEQUENCE logq.partition_number AS integer MINVALUE 0 START 0 MAXVALUE 524287;
+COMMENT ON SEQUENCE logq.partition_number IS
+	'highest number that any partition known to this coordinator has had';
+SELECT pg_catalog.pg_extension_config_dump('logq.partition_number', '');
+
 CREATE FUNCTION logq.store_sql(number integer, segment_interval interval DEFAULT '1 hour')
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

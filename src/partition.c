@@ -178,7 +178,7 @@ prepare_store(LogqConn *conn, int32 wanted, const char *interval)
 
 		sql = local_value(psprintf("SELECT logq.store_sql(%s, %s::pg_catalog.interval)",
 								   wanted > 0 ? psprintf("%d", wanted) :
-								   "(SELECT coalesce(max(number), 0) + 1 FROM logq.partition)",
+								   "(SELECT last_value::pg_catalog.int4 + 1 FROM logq.partition_number)",
 								   quote_literal_cstr(interval ? interval : "1 hour")),
 						  0, NULL, NULL);
 		PQclear(logq_conn_exec(conn, sql));
@@ -295,6 +295,8 @@ logq_add_partition(PG_FUNCTION_ARGS)
 				 errhint("Compare the options of the two servers; in the other case create one of the stores anew with a number of its own.")));
 	(void) local_value("INSERT INTO logq.partition (number, server, same_locale) VALUES ($1, $2, $3)",
 					   3, types, values);
+	(void) local_value("SELECT pg_catalog.setval('logq.partition_number', greatest($1, last_value)) FROM logq.partition_number",
+					   1, types, values);
 	logq_partitions_changed();
 	PG_RETURN_INT32(number);
 }

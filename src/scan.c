@@ -258,6 +258,8 @@ evaluate_params(LogqScanState *state)
 		state->param_values[i] = ExecEvalExpr(state->params[i], econtext,
 											  &state->param_nulls[i]);
 
+	/* the bounds must outlive the values they are made from */
+	MemoryContextSwitchTo(state->run_cxt);
 	logq_bounds_init(&state->bounds);
 	foreach(lc, state->prune)
 	{
@@ -272,6 +274,7 @@ evaluate_params(LogqScanState *state)
 						  state->param_types[param]);
 	}
 
+	MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 	state->request.bound = -1;
 	if (eval_count(state, state->limit, &count) && count >= 0)
 	{
@@ -493,6 +496,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 			state->segments_left[i] = last - first;
 		}
 	}
+	state->request.remaining = state->request.bound;
 	state->request.share = limit_share(state, asked);
 	MemoryContextSwitchTo(old);
 	return true;
@@ -1035,6 +1039,8 @@ scan_next(ScanState *node)
 	if (index < 0)
 		return slot;
 	stream = &state->streams[index];
+	if (state->request.remaining > 0)
+		state->request.remaining--;
 
 	old = MemoryContextSwitchTo(state->row_cxt);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);

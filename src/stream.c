@@ -21,11 +21,10 @@
  * order.
  *
  * K rows are rarely all on one partition.  An ordered scan that needs K asks
- * each partition's first segment for its share of them and some more.  Should
- * the merge run dry, the segment is asked again for four times as many rows
- * behind the last one; a segment that had fewer than it was asked for is
- * done, and the next ones follow: one at a time while they are rich in
- * matches, else in growing batches.
+ * each partition for its share of them and some more, beginning with its
+ * first segment.  Should the merge run dry, it asks for the share that this
+ * partition has had so far of what is still needed, behind the last row.
+ * When few rows match, whole segments are asked, in growing batches.
  *
  * The version comes before any row.  When it is not the one the fragments
  * were chosen by, everything up to the end of the request is skipped, the
@@ -57,6 +56,8 @@
 
 #include "stream.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -66,12 +67,14 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* growth of batches, and of what a segment is asked for, by each request */
+/* growth of batches by each request */
 #define BATCH_GROWTH 4
 /* segments in one request at most, to keep its text at some tens of kB */
 #define MAX_BATCH 128
 /* how much of an outdated answer is read rather than hung up on */
 #define MAX_SKIPPED_BYTES (256 * 1024)
+/* rows that a finished scan lets arrive later: they fit a socket's buffer */
+#define MAX_ROWS_LEFT 1000
 /* catalog reads because of dropped segments, in one scan of one partition */
 #define MAX_RELOADS 10
 
@@ -194,9 +197,8 @@ logq_stream_abandon(LogqStream *stream)
 
 /*
  * End a scan: the connection goes back to the pool if the rest of the answer
- * is here already, or will be soon because only a row limit's worth of one
- * segment was asked for.  Else it is closed, which ends the partition's work
- * on it.
+ * is here already, or will be soon because little is left of one segment.
+ * Else it is closed, which ends the partition's work on it.
  */
 void
 logq_stream_finish(LogqStream *stream)
@@ -214,7 +216,10 @@ logq_stream_finish(LogqStream *stream)
 			keep = logq_conn_drain(stream->conn) ||
 				(stream->conn->state == LOGQ_CONN_BUSY &&
 				 stream->load == NULL && stream->batch_limit >= 0 &&
-				 stream->batch_end - stream->batch_start <= 1);
+				 stream->batch_done + 1 >=
+				 stream->batch_end - stream->batch_start &&
+				 stream->batch_limit - stream->fragment_rows <=
+				 MAX_ROWS_LEFT);
 		}
 		drop_connection(stream, keep);
 	}
@@ -234,14 +239,16 @@ logq_stream_finish(LogqStream *stream)
 }
 
 /*
- * Rows that are still needed of this partition, -1: all.
+ * Rows that are still needed of this partition at most, -1: all.
  */
 static int64
 rows_needed(LogqStream *stream)
 {
-	if (stream->request->bound < 0)
+	const LogqRequest *request = stream->request;
+
+	if (request->bound < 0)
 		return -1;
-	return Max(stream->request->bound - stream->scan_rows, 0);
+	return Max(Min(request->bound - stream->scan_rows, request->remaining), 0);
 }
 
 /*
@@ -266,10 +273,10 @@ resume_condition(LogqStream *stream)
 /*
  * How many of the next fragments it takes, by the partition's estimates of
  * what they hold, to have so many rows if all matched.  Fewer would only cost
- * another round trip.
+ * another round trip.  *before: rows of all of them but the last.
  */
 static int
-fragments_for(LogqStream *stream, int64 wanted)
+fragments_for(LogqStream *stream, int64 wanted, double *before)
 {
 	double		rows = 0;
 	int			size = 0;
@@ -280,7 +287,8 @@ fragments_for(LogqStream *stream, int64 wanted)
 		LogqFragment *fragment = &stream->fragments[stream->batch_end + size];
 
 		size++;
-		rows += fragment->rows;
+		*before = rows;
+		rows += Max(fragment->rows, 0);
 		if (fragment->rows < 0 || rows >= wanted)
 			break;
 	}
@@ -288,25 +296,47 @@ fragments_for(LogqStream *stream, int64 wanted)
 }
 
 /*
+ * How many rows the next request should bring: the share of what is still
+ * needed that this partition has had so far, and twice the spread that chance
+ * would give it.  0: as many as are needed.
+ */
+static int64
+rows_to_ask(LogqStream *stream, int64 needed)
+{
+	const LogqRequest *request = stream->request;
+	int64		emitted = request->bound - request->remaining;
+	int64		ask = request->share;
+
+	if (needed < 0 || ask <= 0 || stream->poor)
+		return 0;
+	if (stream->scan_rows > 0 && emitted > 0)
+	{
+		ask = (int64) ((double) request->remaining *
+					   Min((double) stream->scan_rows / emitted, 1.0)) + 1;
+		ask += (int64) (2 * sqrt((double) ask)) + 8;
+	}
+	return ask < needed ? ask : 0;
+}
+
+/*
  * Choose the next batch: fragments from batch_start to batch_end, and how
- * many rows of each.
+ * many rows of the last one.
  */
 static void
 choose_batch(LogqStream *stream)
 {
 	int64		needed = rows_needed(stream);
+	int64		ask = rows_to_ask(stream, needed);
+	double		before = 0;
 	int			size;
 
 	stream->batch_limit = needed;
-	stream->batch_rows = 0;
 	if (needed < 0)
 		size = MAX_BATCH;
-	else if (stream->ask > 0 && stream->ask < needed)
+	else if (ask > 0)
 	{
-		/* rich in matches as far as we know */
-		size = stream->resume ? 1 : fragments_for(stream, 2 * stream->ask);
-		if (size == 1)
-			stream->batch_limit = stream->ask;
+		size = stream->resume ? 1 : fragments_for(stream, ask, &before);
+		stream->batch_limit = Min(Max(ask - (int64) before, 8), needed);
 	}
 	else if (stream->resume)
 		size = 1;
@@ -314,9 +344,12 @@ choose_batch(LogqStream *stream)
 	{
 		size = stream->batch_size == 0 ? 1 :
 			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
-		size = Max(size, fragments_for(stream, needed));
+		size = Max(size, fragments_for(stream, needed, &before));
 	}
 	stream->batch_size = size;
+	stream->batch_ask = ask;
+	stream->batch_rows = 0;
+	stream->fragment_rows = 0;
 	stream->batch_start = stream->batch_end;
 	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);
 	stream->batch_done = 0;
@@ -324,24 +357,22 @@ choose_batch(LogqStream *stream)
 }
 
 /*
- * A batch has come to its end.  If its one segment was cut off, it is asked
- * again from where it was.
+ * A batch has come to its end.  If its last segment was cut off, it is asked
+ * again from where it was.  If few rows match, asking by shares is over.
  */
 static void
 batch_ended(LogqStream *stream)
 {
 	stream->resume = false;
-	if (stream->ask <= 0 || stream->batch_limit < 0 ||
-		stream->batch_end - stream->batch_start != 1)
+	if (stream->batch_ask <= 0)
 		return;
-	if (stream->batch_rows >= stream->batch_limit)
+	if (stream->fragment_rows >= stream->batch_limit)
 	{
-		stream->ask *= BATCH_GROWTH;
-		stream->batch_end = stream->batch_start;
+		stream->batch_end--;
 		stream->resume = true;
 	}
-	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_limit)
-		stream->ask = 0;		/* poor: go on in batches */
+	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_ask)
+		stream->poor = true;
 }
 
 /*
@@ -352,9 +383,11 @@ build_request(LogqStream *stream)
 {
 	StringInfoData buf;
 	char	   *resume = NULL;
+	int64		needed;
 	int			i;
 
 	choose_batch(stream);
+	needed = rows_needed(stream);
 	if (stream->resume)
 		resume = resume_condition(stream);
 
@@ -370,7 +403,9 @@ build_request(LogqStream *stream)
 		appendStringInfoString(&buf, "COPY (");
 		logq_fragment_sql(&buf, stream->request,
 						  quote_identifier(stream->fragments[i].name),
-						  stream->where, resume, stream->batch_limit);
+						  stream->where, resume,
+						  i == stream->batch_end - 1 ?
+						  stream->batch_limit : needed);
 		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
 	}
 	if (!stream->borrowed)
@@ -388,7 +423,7 @@ plan_fragments(LogqStream *stream)
 	stream->batch_start = stream->batch_end = stream->batch_done = 0;
 	stream->batch_size = 0;
 	stream->resume = false;
-	stream->ask = stream->request->share;
+	stream->poor = false;
 	stream->planner(stream, stream->planner_arg);
 }
 
@@ -813,6 +848,7 @@ take_result(LogqStream *stream)
 		case PGRES_COPY_OUT:
 			PQclear(res);
 			logq_decode_start(&stream->decoder, stream->request->nfields);
+			stream->fragment_rows = 0;
 			stream->state = LOGQ_STREAM_COPYING;
 			break;
 		default:
@@ -843,6 +879,7 @@ row_arrived(LogqStream *stream)
 	}
 	stream->rows++;
 	stream->batch_rows++;
+	stream->fragment_rows++;
 	if (request->ordered)
 	{
 		const LogqField *ts = &stream->fields[request->ts_field];

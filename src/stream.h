@@ -57,7 +57,8 @@ typedef struct LogqRequest
 	int64		ts_low;			/* rows lie within these */
 	int64		ts_high;
 	int64		bound;			/* rows the scan needs at most, -1: all */
-	int64		share;			/* rows to ask a partition for first */
+	int64		remaining;		/* of bound, rows not yet handed out */
+	int64		share;			/* rows to ask a partition for first, 0: all */
 } LogqRequest;
 
 typedef struct LogqStream LogqStream;
@@ -90,9 +91,11 @@ struct LogqStream
 	int			batch_end;
 	int			batch_done;		/* fragments of this batch that have ended */
 	int			batch_size;		/* of the last request, 0: there was none */
-	int64		batch_limit;	/* rows asked of each fragment, -1: all */
+	int64		batch_limit;	/* rows asked of its last one, -1: all */
 	int64		batch_rows;		/* rows that came for this batch */
-	int64		ask;			/* rows to ask a fragment for at a time */
+	int64		fragment_rows;	/* and for its last fragment so far */
+	int64		batch_ask;		/* rows it was meant to bring, 0: any */
+	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
 
 	char	   *sql;			/* the last request, for errors */

@@ -24,7 +24,7 @@ use strict;
 use warnings;
 use utf8;
 
-use POSIX qw(floor strftime);
+use POSIX qw(floor);
 
 my @text_columns = qw(level service message trace_id);
 my @columns = qw(ts level service message trace_id attrs id partition);

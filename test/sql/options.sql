@@ -51,7 +51,9 @@ DROP FOREIGN TABLE opt_table;
 SHOW logq.route_by;
 SET logq.route_by = 'nosuch';
 SET logq.nosuch = 1;
+\set VERBOSITY sqlstate
 SET logq.connect_timeout = 0;
+\set VERBOSITY default
 SET logq.connect_timeout = '2s';
 SHOW logq.connect_timeout;
 RESET logq.connect_timeout;

@@ -30,7 +30,7 @@ my $max_reports = 10;
 my $field = "\x1f";
 my $record = "\x1e";
 my @switches = map { "logq.enable_$_" } qw(filter_pushdown ordered_merge
-  limit_pushdown column_pruning partition_pruning segment_pruning);
+  limit_pushdown limit_shares column_pruning partition_pruning segment_pruning);
 my (%count, %failed, @errors);
 my $reports = 0;
 my $with_rows = 0;

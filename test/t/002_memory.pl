@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../perl";
 
-use IO::Select;
 use IPC::Run;
 use LogqTest;
 use PostgreSQL::Test::Utils;

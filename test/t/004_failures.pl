@@ -349,8 +349,7 @@ SQL
 	is($s->query("SELECT count(*) FROM (SELECT * FROM logq.logs ORDER BY ts, id) s"), $n,
 		'in order, too');
 
-	# made, and the version stays: nothing can know; a new session does
-	# rows of another time into a segment that came back
+	# made again under the same name
 	$c->on('p2', "SELECT logq_store.make_segment('2024-06-01 01:00+00'); INSERT INTO logq_store.log (ts, level) VALUES ('2024-06-01 01:10+00', 'back')");
 	is($s->query($count), ++$n, 'it comes back with another row');
 
