@@ -11,8 +11,10 @@
  *		deparse.c	expression -> pieces of SQL with places for values
  *		scan.c		the executor node: begin, next row, rescan, end
  *		prune.c		which partitions and segments can hold an answer
+ *		gather.c	rows of all streams in turn or in order, and the waiting
  *		merge.c		the heap over ordered streams (plain C)
  *		stream.c	what one partition sends back, fragment by fragment
+ *		batch.c		which segments a request asks, for how many rows
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
  *		catalog.c	partitions and their segments

@@ -92,6 +92,16 @@ typedef enum LogqPartitionFate
 	LOGQ_FATE_PRUNED_EMPTY		/* no row can match at all */
 } LogqPartitionFate;
 
+/* A stream's place in the wait set */
+typedef struct LogqWaitSlot
+{
+	int			pos;			/* -1: not in the set */
+	pgsocket	fd;
+	unsigned	generation;
+	uint32		events;
+	bool		peer_closed;	/* found out while nobody was reading */
+} LogqWaitSlot;
+
 typedef struct LogqScanState
 {
 	CustomScanState css;		/* must be first */
@@ -143,7 +153,7 @@ typedef struct LogqScanState
 	WaitEventSet *wait_set;
 	int			wait_size;
 	bool	   *waiting;		/* by stream */
-	struct LogqWaitSlot *wait_slots;	/* by stream */
+	LogqWaitSlot *wait_slots;	/* by stream */
 
 	MemoryContext scan_cxt;		/* the life of the node */
 	MemoryContext run_cxt;		/* one run: reset at each rescan */
@@ -159,6 +169,10 @@ extern Node *logq_create_scan_state(CustomScan *cscan);
 extern bool logq_scan_plan_partitions(LogqScanState *state, bool explain);
 extern char *logq_scan_where(LogqScanState *state, LogqPartition *part,
 							 bool values);
+
+/* ---------- gather.c ---------- */
+
+extern int	logq_gather_next(LogqScanState *state);
 
 /* ---------- explain.c ---------- */
 

@@ -144,6 +144,14 @@ extern int64 logq_stream_horizon(const LogqStream *stream);
 extern void logq_stream_finish(LogqStream *stream);
 /* free at once what is not palloc'd; never throws */
 extern void logq_stream_abandon(LogqStream *stream);
+
+/* ---------- batch.c ---------- */
+
+/* SQL of the next request, whose fragments are chosen here */
+extern char *logq_batch_request(LogqStream *stream);
+extern void logq_batch_ended(LogqStream *stream);
+/* rows that are still needed of this partition at most, -1: all */
+extern int64 logq_batch_rows_needed(LogqStream *stream);
 /* SQL of one fragment, for requests and EXPLAIN */
 extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 							  const char *segment, const char *where,

@@ -1,0 +1,229 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *		Which segments a request asks for, how many rows, and its SQL.
+ *
+ * K rows are rarely all on one partition.  An ordered scan that needs K asks
+ * each partition for its share of them and some more, beginning with its
+ * first segment.  Should the merge run dry, it asks for the share that this
+ * partition has had so far of what is still needed, behind the last row.
+ * When few rows match, whole segments are asked, in growing batches.
+ *
+ * Invariant: fragments up to batch_start have given all they have; a segment
+ * is only ever left behind when it had fewer rows than it was asked for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "stream.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+/* growth of batches by each request */
+#define BATCH_GROWTH 4
+/* segments in one request at most, to keep its text at some tens of kB */
+#define MAX_BATCH 128
+
+/*
+ * The SQL that asks one segment.
+ */
+void
+logq_fragment_sql(StringInfo buf, const LogqRequest *request,
+				  const char *segment, const char *where,
+				  const char *resume, int64 limit)
+{
+	appendStringInfo(buf, "SELECT%s%s FROM " LOGQ_STORE_SCHEMA ".%s%s",
+					 request->nfields > 0 ? " " : "", request->select_list,
+					 segment, where);
+	if (resume != NULL)
+		appendStringInfo(buf, "%s%s", where[0] != '\0' ? " AND " : " WHERE ",
+						 resume);
+	if (request->ordered)
+		appendStringInfoString(buf, request->descending ?
+							   " ORDER BY ts DESC, id DESC" :
+							   " ORDER BY ts, id");
+	if (limit >= 0)
+		appendStringInfo(buf, " LIMIT " INT64_FORMAT, limit);
+}
+
+/*
+ * Rows that are still needed of this partition at most, -1: all.
+ */
+int64
+logq_batch_rows_needed(LogqStream *stream)
+{
+	const LogqRequest *request = stream->request;
+
+	if (request->bound < 0)
+		return -1;
+	return Max(Min(request->bound - stream->scan_rows, request->remaining), 0);
+}
+
+/*
+ * The condition that leaves out what has been handed out already.
+ */
+static char *
+resume_condition(LogqStream *stream)
+{
+	StringInfoData buf;
+	int			nestlevel = logq_set_transmission_modes();
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "(ts, id) %c (",
+					 stream->request->descending ? '<' : '>');
+	logq_append_literal(&buf, TimestampTzGetDatum(stream->ts), false,
+						TIMESTAMPTZOID, -1);
+	appendStringInfo(&buf, ", '" INT64_FORMAT "'::bigint)", stream->id);
+	AtEOXact_GUC(true, nestlevel);
+	return buf.data;
+}
+
+/*
+ * How many of the next fragments it takes, by the partition's estimates of
+ * what they hold, to have so many rows if all matched.  Fewer would only cost
+ * another round trip.  *before: rows of all of them but the last.
+ */
+static int
+fragments_for(LogqStream *stream, int64 wanted, double *before)
+{
+	double		rows = 0;
+	int			size = 0;
+
+	while (size < MAX_BATCH &&
+		   stream->batch_end + size < stream->nfragments)
+	{
+		LogqFragment *fragment = &stream->fragments[stream->batch_end + size];
+
+		size++;
+		*before = rows;
+		rows += Max(fragment->rows, 0);
+		if (fragment->rows < 0 || rows >= wanted)
+			break;
+	}
+	return Max(size, 1);
+}
+
+/*
+ * How many rows the next request should bring: the share of what is still
+ * needed that this partition has had so far, and twice the spread that chance
+ * would give it.  0: as many as are needed.
+ */
+static int64
+rows_to_ask(LogqStream *stream, int64 needed)
+{
+	const LogqRequest *request = stream->request;
+	int64		emitted = request->bound - request->remaining;
+	int64		ask = request->share;
+
+	if (needed < 0 || ask <= 0 || stream->poor)
+		return 0;
+	if (stream->scan_rows > 0 && emitted > 0)
+	{
+		ask = (int64) ((double) request->remaining *
+					   Min((double) stream->scan_rows / emitted, 1.0)) + 1;
+		ask += (int64) (2 * sqrt((double) ask)) + 8;
+	}
+	return ask < needed ? ask : 0;
+}
+
+/*
+ * Choose the next batch: fragments from batch_start to batch_end, and how
+ * many rows of the last one.
+ */
+static void
+choose_batch(LogqStream *stream)
+{
+	int64		needed = logq_batch_rows_needed(stream);
+	int64		ask = rows_to_ask(stream, needed);
+	double		before = 0;
+	int			size;
+
+	stream->batch_limit = needed;
+	if (needed < 0)
+		size = MAX_BATCH;
+	else if (ask > 0)
+	{
+		size = stream->resume ? 1 : fragments_for(stream, ask, &before);
+		stream->batch_limit = Min(Max(ask - (int64) before, 8), needed);
+	}
+	else if (stream->resume)
+		size = 1;
+	else
+	{
+		size = stream->batch_size == 0 ? 1 :
+			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
+		size = Max(size, fragments_for(stream, needed, &before));
+	}
+	stream->batch_size = size;
+	stream->batch_ask = ask;
+	stream->batch_rows = 0;
+	stream->fragment_rows = 0;
+	stream->batch_start = stream->batch_end;
+	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);
+	stream->batch_done = 0;
+	stream->fragments_asked += stream->batch_end - stream->batch_start;
+}
+
+/*
+ * A batch has come to its end.  If its last segment was cut off, it is asked
+ * again from where it was.  If few rows match, asking by shares is over.
+ */
+void
+logq_batch_ended(LogqStream *stream)
+{
+	stream->resume = false;
+	if (stream->batch_ask <= 0)
+		return;
+	if (stream->fragment_rows >= stream->batch_limit)
+	{
+		stream->batch_end--;
+		stream->resume = true;
+	}
+	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_ask)
+		stream->poor = true;
+}
+
+/*
+ * Write the request of the next batch.
+ */
+char *
+logq_batch_request(LogqStream *stream)
+{
+	StringInfoData buf;
+	char	   *resume = NULL;
+	int64		needed;
+	int			i;
+
+	choose_batch(stream);
+	needed = logq_batch_rows_needed(stream);
+	if (stream->resume)
+		resume = resume_condition(stream);
+
+	initStringInfo(&buf);
+	if (!stream->borrowed)
+		appendStringInfoString(&buf,
+							   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
+	if (!stream->confirmed)
+		appendStringInfoString(&buf,
+							   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+	for (i = stream->batch_start; i < stream->batch_end; i++)
+	{
+		appendStringInfoString(&buf, "COPY (");
+		logq_fragment_sql(&buf, stream->request,
+						  quote_identifier(stream->fragments[i].name),
+						  stream->where, resume,
+						  i == stream->batch_end - 1 ?
+						  stream->batch_limit : needed);
+		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
+	}
+	if (!stream->borrowed)
+		appendStringInfoString(&buf, "COMMIT");
+	return buf.data;
+}
