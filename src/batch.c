@@ -4,8 +4,8 @@
  *		Which segments a request asks for, how many rows, and its SQL.
  *
  * K rows are rarely all on one partition.  An ordered scan that needs K asks
- * each partition for its share of them and some more, beginning with its
- * first segment.  Should the merge run dry, it asks for the share that this
+ * each partition for its share of them and some more (scan.c), beginning with
+ * its first segment.  Should the merge run dry, it asks for the share that this
  * partition has had so far of what is still needed, behind the last row.
  * When few rows match, whole segments are asked, in growing batches.
  *
@@ -120,7 +120,7 @@ rows_to_ask(LogqStream *stream, int64 needed)
 {
 	const LogqRequest *request = stream->request;
 	int64		emitted = request->bound - request->remaining;
-	int64		ask = request->share;
+	int64		ask = stream->share;
 
 	if (needed < 0 || ask <= 0 || stream->poor)
 		return 0;

@@ -49,7 +49,6 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
 		request.ordered = state->order != 0;
 		request.descending = state->order < 0;
 		request.bound = -1;
-		request.share = 0;
 	}
 	if (stream != NULL && stream->nfragments > 0)
 		segment = quote_identifier(stream->fragments[0].name);
@@ -58,7 +57,8 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
 					  logq_scan_where(state, stream ? stream->part : NULL,
 									  values),
 					  NULL,
-					  request.share > 0 ? request.share : request.bound);
+					  stream != NULL && stream->share > 0 ? stream->share :
+					  request.bound);
 	return buf.data;
 }
 

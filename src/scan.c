@@ -39,6 +39,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* segments that a partition's share of a LIMIT is estimated by */
+#define WEIGHED_SEGMENTS 32
+
 static void begin_scan(CustomScanState *node, EState *estate, int eflags);
 static TupleTableSlot *exec_scan(CustomScanState *node);
 static void end_scan(CustomScanState *node);
@@ -372,21 +375,70 @@ partition_passes(LogqScanState *state, LogqPartition *part)
 }
 
 /*
- * How many of the rows that are needed a partition is asked for first: its
- * share and twice the spread that chance would give it.  0: all of them.
+ * Rows, by the partition's own estimates, of the segments that the scan comes
+ * to first; -1 when there is no telling.
  */
-static int64
-limit_share(LogqScanState *state, int asked)
+static double
+first_segments_rows(LogqScanState *state, LogqPartition *part, int first,
+					int last)
+{
+	double		rows = 0;
+	int			n = Min(last - first, WEIGHED_SEGMENTS);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		LogqSegment *seg = &part->segments[state->order > 0 ? first + i :
+										   last - 1 - i];
+
+		if (seg->rows < 0)
+			return -1;
+		rows += seg->rows;
+	}
+	return rows;
+}
+
+/*
+ * How many of the rows that are needed each partition is asked for first: its
+ * share and twice the spread that chance would give it.  0: all of them.
+ *
+ * The share goes by what the partitions hold; where that is not known, or
+ * might be badly out of date, it is not far from an equal one.
+ */
+static void
+set_limit_shares(LogqScanState *state, int asked, const double *weights)
 {
 	int64		bound = state->request.bound;
-	int64		share;
+	bool		weighed = true;
+	double		total = 0;
+	int			i;
 
+	for (i = 0; i < state->nstreams; i++)
+	{
+		state->streams[i].share = 0;
+		if (state->fates[i] != LOGQ_FATE_ASKED)
+			continue;
+		if (weights[i] < 0)
+			weighed = false;
+		else
+			total += weights[i];
+	}
 	if (!logq_enable_limit_shares || state->order == 0 || bound < 0 ||
 		asked < 2)
-		return 0;
-	share = bound / asked + 1;
-	share += (int64) (2 * sqrt((double) share)) + 8;
-	return share < bound ? share : 0;
+		return;
+
+	for (i = 0; i < state->nstreams; i++)
+	{
+		double		share = (double) bound / asked;
+
+		if (state->fates[i] != LOGQ_FATE_ASKED)
+			continue;
+		if (weighed && total > 0)
+			share = Max(bound * (weights[i] / total), share / 4);
+		share += 2 * sqrt(share) + 8;
+		if (share < bound)
+			state->streams[i].share = (int64) share;
+	}
 }
 
 /*
@@ -399,6 +451,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 {
 	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
 	MemoryContext old;
+	double	   *weights;
 	int			asked;
 	int			i;
 
@@ -438,6 +491,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 	}
 
 	asked = 0;
+	weights = palloc((state->nstreams + 1) * sizeof(double));
 	for (i = 0; i < state->nstreams; i++)
 	{
 		LogqPartition *part = state->streams[i].part;
@@ -460,6 +514,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		/* what is known now; the stream says what was true when it asked */
 		state->segments_known[i] = part->loaded ? part->nsegments : -1;
 		state->segments_left[i] = 0;
+		weights[i] = -1;
 		if (part->loaded && state->fates[i] == LOGQ_FATE_ASKED)
 		{
 			first = 0;
@@ -467,10 +522,11 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 			if (logq_enable_segment_pruning)
 				logq_bounds_segments(&state->bounds, part, &first, &last);
 			state->segments_left[i] = last - first;
+			weights[i] = first_segments_rows(state, part, first, last);
 		}
 	}
 	state->request.remaining = state->request.bound;
-	state->request.share = limit_share(state, asked);
+	set_limit_shares(state, asked, weights);
 	MemoryContextSwitchTo(old);
 	return true;
 }

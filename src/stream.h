@@ -58,7 +58,6 @@ typedef struct LogqRequest
 	int64		ts_high;
 	int64		bound;			/* rows the scan needs at most, -1: all */
 	int64		remaining;		/* of bound, rows not yet handed out */
-	int64		share;			/* rows to ask a partition for first, 0: all */
 } LogqRequest;
 
 typedef struct LogqStream LogqStream;
@@ -95,6 +94,7 @@ struct LogqStream
 	int64		batch_rows;		/* rows that came for this batch */
 	int64		fragment_rows;	/* and for its last fragment so far */
 	int64		batch_ask;		/* rows it was meant to bring, 0: any */
+	int64		share;			/* rows to ask for first, 0: all */
 	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
 
