@@ -99,29 +99,12 @@ logq_create_wait_event_set(int nevents)
 #endif
 }
 
-/* 16 moved permission information out of the range table entry */
-#if PG_VERSION_NUM >= 160000
-#define logq_server_aclcheck(serverid, userid, mode) \
-	object_aclcheck(ForeignServerRelationId, serverid, userid, mode)
-#else
-#define logq_server_aclcheck(serverid, userid, mode) \
-	pg_foreign_server_aclcheck(serverid, userid, mode)
-#endif
-
 /* version of the server that this was built for */
 static inline int
 logq_server_version(void)
 {
 	return PG_VERSION_NUM;
 }
-
-/* 17 gave CustomPath the clauses that a join pushes into it */
-#if PG_VERSION_NUM >= 170000
-#define logq_custom_path_set_restrictinfo(cpath, list) \
-	((cpath)->custom_restrictinfo = (list))
-#else
-#define logq_custom_path_set_restrictinfo(cpath, list) ((void) 0)
-#endif
 
 /* is the order of a collation that of strcmp()? */
 static inline bool

@@ -74,9 +74,8 @@ rebuild_wait_set(LogqScanState *state)
 		else
 			continue;
 		slot->generation = stream->generation;
-		slot->fd = PQsocket(stream->conn->pg);
 		slot->pos = AddWaitEventToSet(state->wait_set, slot->events,
-									  slot->fd, NULL, slot);
+									  PQsocket(stream->conn->pg), NULL, slot);
 	}
 }
 

@@ -375,6 +375,19 @@ partition_passes(LogqScanState *state, LogqPartition *part)
 }
 
 /*
+ * The segments [*first, *last) that are to be asked.
+ */
+static void
+candidate_segments(LogqScanState *state, LogqPartition *part, int *first,
+				   int *last)
+{
+	*first = 0;
+	*last = part->nsegments;
+	if (logq_enable_segment_pruning)
+		logq_bounds_segments(&state->bounds, part, first, last);
+}
+
+/*
  * Rows, by the partition's own estimates, of the segments that the scan comes
  * to first; -1 when there is no telling.
  */
@@ -517,10 +530,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		weights[i] = -1;
 		if (part->loaded && state->fates[i] == LOGQ_FATE_ASKED)
 		{
-			first = 0;
-			last = part->nsegments;
-			if (logq_enable_segment_pruning)
-				logq_bounds_segments(&state->bounds, part, &first, &last);
+			candidate_segments(state, part, &first, &last);
 			state->segments_left[i] = last - first;
 			weights[i] = first_segments_rows(state, part, first, last);
 		}
@@ -540,13 +550,11 @@ plan_stream(LogqStream *stream, void *arg)
 	LogqScanState *state = arg;
 	LogqPartition *part = stream->part;
 	int			index = stream - state->streams;
-	int			first = 0;
-	int			last = part->nsegments;
+	int			first;
+	int			last;
 	int			i;
 
-	if (logq_enable_segment_pruning)
-		logq_bounds_segments(&state->bounds, part, &first, &last);
-
+	candidate_segments(state, part, &first, &last);
 	state->segments_known[index] = part->nsegments;
 	state->segments_left[index] = last - first;
 	stream->nfragments = last - first;

@@ -96,7 +96,6 @@ typedef enum LogqPartitionFate
 typedef struct LogqWaitSlot
 {
 	int			pos;			/* -1: not in the set */
-	pgsocket	fd;
 	unsigned	generation;
 	uint32		events;
 	bool		peer_closed;	/* found out while nobody was reading */

@@ -46,25 +46,19 @@ RESET logq.enable_segment_pruning;
 
 -- EXPLAIN alone neither connects nor fails when a partition cannot be reached
 EXPLAIN (COSTS OFF) SELECT * FROM logq.logs WHERE partition = 'p2' AND ts = '2023-01-01 05:00';
-CREATE FUNCTION pg_temp.explain_only(query text) RETURNS json LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.explain_json(query text, options text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE plan json;
 BEGIN
-	EXECUTE 'EXPLAIN (COSTS OFF, FORMAT json) ' || query INTO plan;
+	EXECUTE format('EXPLAIN (%s, FORMAT json) %s', options, query) INTO plan;
 	RETURN plan;
 END $$;
-SELECT jsonb_pretty((plan -> 0 -> 'Plan')::jsonb - 'Disabled') FROM pg_temp.explain_only($$SELECT * FROM logq.logs WHERE partition = 'nosuch'$$) plan;
+SELECT jsonb_pretty((plan -> 0 -> 'Plan')::jsonb - 'Disabled') FROM pg_temp.explain_json($$SELECT * FROM logq.logs WHERE partition = 'nosuch'$$, 'COSTS OFF') plan;
 PREPARE q(text) AS SELECT * FROM logq.logs WHERE partition = $1 AND ts = '2023-01-01 05:00';
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (COSTS OFF) EXECUTE q('p3');
-SELECT jsonb_path_query_first(plan::jsonb, '$.**."Partitions Total"') FROM pg_temp.explain_only($$SELECT * FROM logq.logs WHERE ts = (SELECT max(n) FROM (VALUES (timestamptz '2023-01-01')) v(n))$$) plan;
+SELECT jsonb_path_query_first(plan::jsonb, '$.**."Partitions Total"') FROM pg_temp.explain_json($$SELECT * FROM logq.logs WHERE ts = (SELECT max(n) FROM (VALUES (timestamptz '2023-01-01')) v(n))$$, 'COSTS OFF') plan;
 
-CREATE FUNCTION pg_temp.explain_json(query text) RETURNS json LANGUAGE plpgsql AS $$
-DECLARE plan json;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, FORMAT json) ' || query INTO plan;
-	RETURN plan;
-END $$;
 -- with ANALYZE: rows, bytes and the first row of each partition
 SELECT json_agg(k ORDER BY k) FROM (SELECT DISTINCT json_object_keys(s) k FROM (
 	SELECT json_array_elements(plan -> 0 -> 'Plan' -> 'Streams') s
-	FROM pg_temp.explain_json('SELECT * FROM logq.logs WHERE ts = ''2023-01-01 05:00''') plan) x) y;
+	FROM pg_temp.explain_json('SELECT * FROM logq.logs WHERE ts = ''2023-01-01 05:00''', 'ANALYZE') plan) x) y;
