@@ -70,15 +70,19 @@ CREATE TABLE logq_store.store (
 	format				integer NOT NULL,
 	number				integer NOT NULL,
 	segment_interval	interval NOT NULL CHECK (segment_interval BETWEEN '1 minute' AND '31 days'),
+	retention			interval CHECK (retention > '0'),
 	only_row			boolean NOT NULL DEFAULT true UNIQUE CHECK (only_row)
 );
-INSERT INTO logq_store.store VALUES (1, @NUMBER@, @INTERVAL@);
+INSERT INTO logq_store.store VALUES (2, @NUMBER@, @INTERVAL@);
 
+-- Raised with every change of the table segment.  Microseconds since 1970, or
+-- one more than before: a store that was restored from a backup never comes to
+-- a version that it has had with other segments.
 CREATE TABLE logq_store.catalog_version (
 	version		bigint NOT NULL,
 	only_row	boolean NOT NULL DEFAULT true UNIQUE CHECK (only_row)
 ) WITH (fillfactor = 10);
-INSERT INTO logq_store.catalog_version VALUES (1);
+INSERT INTO logq_store.catalog_version VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
 
 CREATE SEQUENCE logq_store.log_id_seq AS bigint
 	MINVALUE @FIRST@ MAXVALUE @LAST@ CACHE 32 NO CYCLE;
@@ -94,14 +98,83 @@ CREATE TABLE logq_store.log (
 ) PARTITION BY RANGE (ts);
 ALTER SEQUENCE logq_store.log_id_seq OWNED BY logq_store.log.id;
 
+-- Metadata of segments.  All below "sealed_at" is true while "state" is
+-- 'sealed', and of the past otherwise.
 CREATE TABLE logq_store.segment (
-	name		name PRIMARY KEY,
-	lower		timestamptz NOT NULL UNIQUE,
-	upper		timestamptz NOT NULL UNIQUE,
-	state		text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'sealed')),
-	version		bigint NOT NULL,
+	name			name PRIMARY KEY,
+	lower			timestamptz NOT NULL UNIQUE,
+	upper			timestamptz NOT NULL UNIQUE,
+	state			text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'sealed')),
+	version			bigint NOT NULL,	-- of the catalog, when this row was changed last
+	sealing			bigint,				-- token of a sealing under way; a write takes it away
+	sealed_at		timestamptz,
+	rows			bigint,
+	bytes			bigint,				-- of the table and its indexes
+	min_ts			timestamptz,
+	max_ts			timestamptz,
+	min_id			bigint,
+	max_id			bigint,
+	min_trace_id	text COLLATE "C",
+	max_trace_id	text COLLATE "C",
+	levels			text[],				-- all there are, NULL among them; NULL: too many to list
+	level_rows		bigint[],			-- rows of each
+	services		text[],
+	service_rows	bigint[],
+	service_level_rows	bigint[],		-- service by service, of each level; NULL when one list is
+	odd_case		boolean,			-- a message has letters whose lower case is ASCII and they are not
+	level_rollup	bigint,				-- rows in logq_store.rollup_level; NULL: not kept
+	service_rollup	bigint,				-- rows in logq_store.rollup_service; NULL: not kept
 	CHECK (lower < upper)
 );
+
+-- Filters and sketches of sealed segments; docs/formats.md describes them.
+-- field: trace_id, service, message (its words), attrs.KEY
+CREATE TABLE logq_store.filter (
+	segment			name NOT NULL REFERENCES logq_store.segment ON UPDATE CASCADE ON DELETE CASCADE,
+	field			text COLLATE "C" NOT NULL,
+	distinct_values	bigint NOT NULL,
+	filter			bytea,				-- split-block bloom filter; NULL: would not pay
+	sketch			bytea,				-- count-min sketch
+	PRIMARY KEY (segment, field)
+);
+ALTER TABLE logq_store.filter ALTER filter SET STORAGE EXTERNAL, ALTER sketch SET STORAGE EXTERNAL;
+
+-- Counts of sealed segments by minute
+CREATE TABLE logq_store.rollup_level (
+	segment		name NOT NULL REFERENCES logq_store.segment ON UPDATE CASCADE ON DELETE CASCADE,
+	minute		timestamptz NOT NULL,
+	level		text,
+	rows		bigint NOT NULL
+);
+CREATE INDEX ON logq_store.rollup_level (segment, minute);
+CREATE TABLE logq_store.rollup_service (
+	segment		name NOT NULL REFERENCES logq_store.segment ON UPDATE CASCADE ON DELETE CASCADE,
+	minute		timestamptz NOT NULL,
+	service		text,
+	level		text,
+	rows		bigint NOT NULL
+);
+CREATE INDEX ON logq_store.rollup_service (segment, minute);
+
+-- Raises the version, once a transaction has something to change in the table
+-- segment.  Its row lock makes such transactions take turns: nobody shall wait
+-- for another lock after this one.
+CREATE FUNCTION logq_store.raise_version()
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $raise$
+DECLARE
+	ver		bigint;
+BEGIN
+	UPDATE logq_store.catalog_version
+		SET version = greatest(version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+		RETURNING version INTO STRICT ver;
+	PERFORM pg_notify('logq_catalog', ver::text);
+	RETURN ver;
+END
+$raise$;
+REVOKE ALL ON FUNCTION logq_store.raise_version() FROM PUBLIC;
 
 -- Makes the segment that takes a row of the given time, unless it is there.
 -- A table that is then attached: CREATE TABLE ... PARTITION OF would lock
@@ -118,7 +191,6 @@ DECLARE
 	lo		timestamptz;
 	hi		timestamptz;
 	seg		text;
-	ver		bigint;
 	acl		record;
 BEGIN
 	IF NOT has_table_privilege(session_user, 'logq_store.log', 'INSERT') THEN
@@ -128,8 +200,10 @@ BEGIN
 	IF EXISTS (SELECT FROM logq_store.segment WHERE lower <= at AND upper > at) THEN
 		RETURN;
 	END IF;
-	-- one maker at a time; the next one finds our segment
-	SELECT version + 1 INTO ver FROM logq_store.catalog_version FOR UPDATE;
+	-- one maker at a time; the next one finds our segment.  This lock is the one
+	-- that ATTACH needs, and must not be waited for with the version in hand.
+	LOCK TABLE ONLY logq_store.log IN SHARE UPDATE EXCLUSIVE MODE;
+	PERFORM FROM logq_store.catalog_version FOR UPDATE;
 	IF EXISTS (SELECT FROM logq_store.segment WHERE lower <= at AND upper > at) THEN
 		RETURN;
 	END IF;
@@ -157,12 +231,105 @@ BEGIN
 		EXECUTE format('GRANT %s ON logq_store.%I TO %s', acl.privilege, seg, acl.role);
 	END LOOP;
 	EXECUTE format('ALTER TABLE logq_store.log ATTACH PARTITION logq_store.%I FOR VALUES FROM (%L) TO (%L)', seg, lo, hi);
-	INSERT INTO logq_store.segment (name, lower, upper, version) VALUES (seg, lo, hi, ver);
-	UPDATE logq_store.catalog_version SET version = ver;
-	PERFORM pg_notify('logq_catalog', ver::text);
+	INSERT INTO logq_store.segment (name, lower, upper, version) VALUES (seg, lo, hi, logq_store.raise_version());
 END
 $make$;
-GRANT SELECT ON logq_store.store, logq_store.catalog_version, logq_store.segment TO PUBLIC;
+
+-- Trigger on segments that have been, or are being, sealed: a write opens a
+-- sealed segment again in its own transaction, and makes a sealing under way
+-- start over.  Readers see the row and the new version together.
+CREATE FUNCTION logq_store.reopen_segment()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $reopen$
+DECLARE
+	seg		logq_store.segment;
+	ver		bigint;
+BEGIN
+	-- READ COMMITTED: what this reads is not older than our lock on the table,
+	-- which keeps a sealing from beginning.  Otherwise the snapshot may be
+	-- older than that; the row locks below fail when anything has changed.
+	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+		SELECT * INTO seg FROM logq_store.segment WHERE name = TG_TABLE_NAME;
+		IF seg.state = 'open' AND seg.sealing IS NULL THEN
+			RETURN NULL;
+		END IF;
+	END IF;
+	PERFORM FROM logq_store.catalog_version FOR UPDATE;
+	-- not FOR UPDATE: a sealing under way has a key-share lock, from foreign keys
+	SELECT * INTO seg FROM logq_store.segment WHERE name = TG_TABLE_NAME FOR NO KEY UPDATE;
+	IF seg.state = 'sealed' THEN
+		ver := logq_store.raise_version();
+		UPDATE logq_store.segment SET state = 'open', sealing = NULL, version = ver
+			WHERE name = TG_TABLE_NAME;
+	ELSIF seg.sealing IS NOT NULL THEN
+		UPDATE logq_store.segment SET sealing = NULL WHERE name = TG_TABLE_NAME;
+	END IF;
+	RETURN NULL;
+END
+$reopen$;
+REVOKE ALL ON FUNCTION logq_store.reopen_segment() FROM PUBLIC;
+
+-- Attaches the trigger and notes a token that any write takes away again, so
+-- that the sealing which got it can tell.  The lock waits for transactions
+-- that have written to the segment, and makes others wait meanwhile: set
+-- lock_timeout.  NULL: the segment is not there, or is sealed.
+CREATE FUNCTION logq_store.begin_seal(seg name)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $begin$
+DECLARE
+	token	bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+	found_it	boolean;
+BEGIN
+	IF NOT EXISTS (SELECT FROM logq_store.segment WHERE name = seg AND state = 'open') THEN
+		RETURN NULL;
+	END IF;
+	EXECUTE format('LOCK TABLE logq_store.%I IN SHARE ROW EXCLUSIVE MODE', seg);
+	IF NOT EXISTS (SELECT FROM pg_trigger
+			WHERE tgrelid = format('logq_store.%I', seg)::regclass AND tgname = 'logq_reopen') THEN
+		EXECUTE format('CREATE TRIGGER logq_reopen AFTER INSERT OR UPDATE OR DELETE ON logq_store.%I
+			FOR EACH ROW EXECUTE FUNCTION logq_store.reopen_segment()', seg);
+		EXECUTE format('CREATE TRIGGER logq_reopen_truncate AFTER TRUNCATE ON logq_store.%I
+			FOR EACH STATEMENT EXECUTE FUNCTION logq_store.reopen_segment()', seg);
+	END IF;
+	-- replication must not go past them
+	IF EXISTS (SELECT FROM pg_trigger
+			WHERE tgrelid = format('logq_store.%I', seg)::regclass AND tgname LIKE 'logq\_reopen%' AND tgenabled <> 'A') THEN
+		EXECUTE format('ALTER TABLE logq_store.%I ENABLE ALWAYS TRIGGER logq_reopen', seg);
+		EXECUTE format('ALTER TABLE logq_store.%I ENABLE ALWAYS TRIGGER logq_reopen_truncate', seg);
+	END IF;
+	UPDATE logq_store.segment SET sealing = token WHERE name = seg AND state = 'open'
+		RETURNING true INTO found_it;
+	RETURN CASE WHEN found_it THEN token END;
+END
+$begin$;
+REVOKE ALL ON FUNCTION logq_store.begin_seal(name) FROM PUBLIC;
+
+-- Drops a segment with all that is known of it.  Locks the log table: set
+-- lock_timeout.  False: it was not there.
+CREATE FUNCTION logq_store.drop_segment(seg name)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $drop$
+BEGIN
+	IF NOT EXISTS (SELECT FROM logq_store.segment WHERE name = seg) THEN
+		RETURN false;
+	END IF;
+	LOCK TABLE logq_store.log IN ACCESS EXCLUSIVE MODE;
+	EXECUTE format('DROP TABLE IF EXISTS logq_store.%I', seg);
+	PERFORM logq_store.raise_version();
+	DELETE FROM logq_store.segment WHERE name = seg;
+	RETURN true;
+END
+$drop$;
+REVOKE ALL ON FUNCTION logq_store.drop_segment(name) FROM PUBLIC;
+
+GRANT SELECT ON logq_store.store, logq_store.catalog_version TO PUBLIC;
+GRANT SELECT (name, lower, upper, state, version, rows) ON logq_store.segment TO PUBLIC;
 $store$,
 	'@NUMBER@', number::text),
 	'@INTERVAL@', quote_literal(segment_interval::text) || '::interval'),
@@ -204,6 +371,152 @@ CREATE VIEW logq.partitions AS
 	FROM logq.partition_status();
 COMMENT ON VIEW logq.partitions IS
 	'partitions, whether they answer, and how many rows and segments they hold';
+
+-- ---------------------------------------------------------------------
+-- The coordinator's copy of the partitions' catalogs.  It can be made anew
+-- at any time, so pg_dump leaves it out.
+-- ---------------------------------------------------------------------
+
+CREATE TABLE logq.catalog (
+	number		integer PRIMARY KEY REFERENCES logq.partition ON DELETE CASCADE,
+	version		bigint NOT NULL,
+	changed		bigint NOT NULL,
+	deleted		bigint NOT NULL,
+	segment_interval	interval,
+	retention	interval,
+	copied_at	timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE logq.catalog IS
+	'what this coordinator knows of each partition''s catalog; kept by the maintenance worker and logq.refresh_catalog()';
+COMMENT ON COLUMN logq.catalog.version IS 'version of the partition''s catalog that this is a copy of';
+COMMENT ON COLUMN logq.catalog.changed IS 'raised with each change of this copy';
+COMMENT ON COLUMN logq.catalog.deleted IS 'value of "changed" when a segment was last taken out of this copy';
+
+-- columns as in logq_store.segment; the lists of filters go together
+CREATE TABLE logq.catalog_segment (
+	number			integer NOT NULL REFERENCES logq.catalog ON DELETE CASCADE,
+	name			name NOT NULL,
+	changed			bigint NOT NULL,
+	lower			timestamptz NOT NULL,
+	upper			timestamptz NOT NULL,
+	state			text NOT NULL,
+	version			bigint NOT NULL,
+	estimated_rows	float8 NOT NULL,
+	sealed_at		timestamptz,
+	rows			bigint,
+	bytes			bigint,
+	min_ts			timestamptz,
+	max_ts			timestamptz,
+	min_id			bigint,
+	max_id			bigint,
+	min_trace_id	text COLLATE "C",
+	max_trace_id	text COLLATE "C",
+	levels			text[],
+	level_rows		bigint[],
+	services		text[],
+	service_rows	bigint[],
+	service_level_rows	bigint[],
+	odd_case		boolean,
+	level_rollup	bigint,
+	service_rollup	bigint,
+	filter_fields	text[],
+	filter_values	bigint[],
+	filter_blocks	integer[],
+	filter_groups	integer[],
+	filter_slots	integer[],
+	PRIMARY KEY (number, name)
+) WITH (toast_tuple_target = 8160);	-- read all at once by every new backend
+CREATE INDEX catalog_segment_changed ON logq.catalog_segment (number, changed);
+COMMENT ON TABLE logq.catalog_segment IS 'copy of the metadata of all segments; see the view logq.segments';
+COMMENT ON COLUMN logq.catalog_segment.estimated_rows IS 'rows as the partition''s planner estimates them, -1 when it does not';
+COMMENT ON COLUMN logq.catalog_segment.filter_blocks IS 'blocks of the filter of each field, 0 when there is none';
+COMMENT ON COLUMN logq.catalog_segment.filter_groups IS 'group that holds the filter, 0 when it stands in logq.catalog_filter';
+COMMENT ON COLUMN logq.catalog_segment.filter_slots IS 'place of the filter in its group, from 0';
+
+CREATE TABLE logq.catalog_filter (
+	number		integer NOT NULL REFERENCES logq.catalog ON DELETE CASCADE,
+	segment		name NOT NULL,
+	field		text COLLATE "C" NOT NULL,
+	version		bigint NOT NULL,
+	filter		bytea,
+	sketch		bytea,
+	PRIMARY KEY (number, segment, field)
+);
+ALTER TABLE logq.catalog_filter ALTER filter SET STORAGE EXTERNAL, ALTER sketch SET STORAGE EXTERNAL;
+CREATE INDEX catalog_filter_own ON logq.catalog_filter (number) WHERE filter IS NOT NULL;
+COMMENT ON TABLE logq.catalog_filter IS
+	'filters of segments that are not in a group yet, and sketches of all; docs/formats.md describes both';
+
+-- Block-major: a look-up reads one short row for 64 segments
+CREATE TABLE logq.catalog_filter_group (
+	number		integer NOT NULL REFERENCES logq.catalog ON DELETE CASCADE,
+	field		text COLLATE "C" NOT NULL,
+	"group"		integer NOT NULL,
+	block		integer NOT NULL,
+	data		bytea NOT NULL,
+	PRIMARY KEY (number, field, "group", block)
+);
+ALTER TABLE logq.catalog_filter_group ALTER data SET STORAGE PLAIN;
+COMMENT ON TABLE logq.catalog_filter_group IS
+	'one block of the filters of 64 segments in each row';
+CREATE SEQUENCE logq.catalog_group_number AS integer;
+COMMENT ON SEQUENCE logq.catalog_group_number IS 'numbers of groups in logq.catalog_filter_group';
+
+CREATE FUNCTION logq.refresh_catalog(partition name DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'logq_refresh_catalog'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION logq.refresh_catalog(name) IS
+	'bring the copy of a partition''s catalog, or of all (NULL), up to date; returns how many segments have changed; an error if a partition does not answer';
+REVOKE ALL ON FUNCTION logq.refresh_catalog(name) FROM PUBLIC;
+
+CREATE FUNCTION logq.catalog_status(
+	OUT number integer, OUT version bigint, OUT confirmed_at timestamptz, OUT error text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_catalog_status'
+LANGUAGE C VOLATILE STRICT ROWS 10;
+COMMENT ON FUNCTION logq.catalog_status() IS
+	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true, and why it could not';
+REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
+
+CREATE VIEW logq.segments AS
+	SELECT p.server AS partition, s.name, s.lower, s.upper, s.state, s.sealed_at,
+		CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END AS rows,
+		s.state = 'sealed' AS exact,
+		s.bytes, s.min_ts, s.max_ts, s.min_id, s.max_id,
+		s.levels, s.level_rows, s.services, s.service_rows,
+		(SELECT jsonb_object_agg(f.field, jsonb_build_object('distinct', f.n, 'bytes', f.blocks * 32,
+				'stored', CASE WHEN f.blocks = 0 THEN 'none' WHEN f.grp > 0 THEN 'group' ELSE 'own' END))
+			FROM unnest(s.filter_fields, s.filter_values, s.filter_blocks, s.filter_groups)
+				AS f(field, n, blocks, grp)) AS filters,
+		s.version, st.confirmed_at, now() - st.confirmed_at AS confirmation_age
+	FROM logq.catalog_segment s
+		JOIN logq.partition p USING (number)
+		LEFT JOIN logq.catalog_status() st USING (number);
+COMMENT ON VIEW logq.segments IS
+	'all segments as this coordinator knows them; what is known of the contents of a segment that is open is of the past';
+
+-- ---------------------------------------------------------------------
+-- Maintenance
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.seal(on_partition name DEFAULT NULL, only_segment name DEFAULT NULL,
+	before timestamptz DEFAULT NULL,
+	OUT partition name, OUT segment name, OUT rows bigint, OUT seconds float8)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_seal'
+LANGUAGE C VOLATILE ROWS 10;
+COMMENT ON FUNCTION logq.seal(name, name, timestamptz) IS
+	'seal the open segments that end no later than "before" (default: logq.seal_after ago), on one partition or all (NULL), or only the named one; one row for each that was sealed, with its rows and the seconds it took';
+REVOKE ALL ON FUNCTION logq.seal(name, name, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION logq.set_retention(retention interval, partition name DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'logq_set_retention'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION logq.set_retention(interval, name) IS
+	'let the maintenance worker drop segments that ended longer than this ago, on one partition or all (NULL); a NULL interval keeps everything, which is the default';
+REVOKE ALL ON FUNCTION logq.set_retention(interval, name) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------
 -- The log table and the search function

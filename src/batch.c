@@ -30,6 +30,150 @@
 #define BATCH_GROWTH 4
 /* segments in one request at most, to keep its text at some tens of kB */
 #define MAX_BATCH 128
+/* and in the first one, which rests on estimates alone */
+#define MAX_FIRST_BATCH 16
+
+/* ---------- fragments ---------- */
+
+/*
+ * Leave out of the fragments what comes before the last row that the scan has
+ * handed out.
+ */
+static void
+skip_to_last_row(LogqStream *stream)
+{
+	const LogqRequest *request = stream->request;
+	int			skip = 0;
+
+	while (skip < stream->nfragments)
+	{
+		LogqFragment *fragment = &stream->fragments[skip];
+
+		if (request->descending ? fragment->lower <= request->last_ts :
+			fragment->upper > request->last_ts)
+			break;
+		skip++;
+	}
+	stream->fragments += skip;
+	stream->nfragments -= skip;
+	stream->ts = request->last_ts;
+	stream->id = request->last_id;
+	stream->has_key = true;
+	if (stream->nfragments > 0)
+	{
+		LogqFragment *fragment = &stream->fragments[0];
+
+		stream->resume = fragment->lower <= request->last_ts &&
+			fragment->upper > request->last_ts;
+	}
+}
+
+/*
+ * Choose fragments from the catalog as it is known now.
+ */
+void
+logq_plan_fragments(LogqStream *stream)
+{
+	stream->nfragments = 0;
+	stream->batch_start = stream->batch_end = stream->batch_done = 0;
+	stream->batch_size = 0;
+	stream->resume = false;
+	stream->poor = false;
+	stream->plan_version = stream->part->version;
+	stream->planner(stream, stream->planner_arg);
+	if (stream->trusted && stream->request->handed_out)
+		skip_to_last_row(stream);
+}
+
+/*
+ * The catalog was read because a segment had gone: leave out of the fragments
+ * not yet done those that are no longer there.  False: all are there, so the
+ * error was about something else.
+ */
+bool
+logq_forget_dropped_fragments(LogqStream *stream)
+{
+	int			from = stream->batch_start + stream->batch_done;
+	int			to = from;
+	int			i;
+
+	for (i = from; i < stream->nfragments; i++)
+	{
+		const LogqSegment *seg = logq_segment_for(stream->part,
+												  stream->fragments[i].lower);
+
+		if (seg != NULL && strcmp(seg->name, stream->fragments[i].name) == 0)
+			stream->fragments[to++] = stream->fragments[i];
+	}
+	if (to == stream->nfragments)
+		return false;
+	stream->nfragments = to;
+	stream->batch_start = stream->batch_end = from;
+	stream->batch_done = 0;
+	stream->resume = false;
+	return true;
+}
+
+/*
+ * The fragment that the next row can come from, or nfragments.
+ */
+static int
+next_fragment(const LogqStream *stream)
+{
+	if (stream->state == LOGQ_STREAM_HELD)
+		return stream->batch_end;
+	return Min(stream->batch_start + stream->batch_done, stream->nfragments);
+}
+
+/*
+ * Unless the catalog is confirmed or trusted nothing is known; from then on
+ * the bounds of the segments, which never change, and the last row.
+ */
+void
+logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id)
+{
+	const LogqRequest *request = stream->request;
+	int			next = next_fragment(stream);
+	bool		desc = request->descending;
+
+	*id = desc ? PG_INT64_MAX : PG_INT64_MIN;
+	if (!stream->confirmed && !stream->trusted)
+	{
+		*ts = desc ? PG_INT64_MAX : PG_INT64_MIN;
+		return;
+	}
+	if (next >= stream->nfragments)
+	{
+		/* only the end is to come */
+		*ts = desc ? PG_INT64_MIN : PG_INT64_MAX;
+		return;
+	}
+	*ts = desc ? Min(stream->fragments[next].upper - 1, request->ts_high) :
+		Max(stream->fragments[next].lower, request->ts_low);
+	if (stream->has_key &&
+		(desc ? stream->ts <= *ts : stream->ts >= *ts))
+	{
+		*ts = stream->ts;
+		*id = stream->id;
+	}
+}
+
+/*
+ * How far the next segment reaches in the merge's order.
+ */
+int64
+logq_stream_horizon(const LogqStream *stream)
+{
+	int			next = next_fragment(stream);
+
+	if ((!stream->confirmed && !stream->trusted) ||
+		next >= stream->nfragments)
+		return stream->request->descending ? PG_INT64_MAX : PG_INT64_MIN;
+	return stream->request->descending ? stream->fragments[next].lower :
+		stream->fragments[next].upper - 1;
+}
+
+/* ---------- requests ---------- */
 
 /*
  * The SQL that asks one segment.
@@ -86,17 +230,19 @@ resume_condition(LogqStream *stream)
 }
 
 /*
- * How many of the next fragments it takes, by the partition's estimates of
- * what they hold, to have so many rows if all matched.  Fewer would only cost
- * another round trip.  *before: rows of all of them but the last.
+ * How many of the next fragments it takes, by what is known of them, to have
+ * so many rows.  Fewer would only cost another round trip.  *before: rows of
+ * all of them but the last.
  */
 static int
 fragments_for(LogqStream *stream, int64 wanted, double *before)
 {
 	double		rows = 0;
 	int			size = 0;
+	int			most = stream->batch_size == 0 ? MAX_FIRST_BATCH : MAX_BATCH;
 
-	while (size < MAX_BATCH &&
+	stream->batch_expected = -1;
+	while (size < most &&
 		   stream->batch_end + size < stream->nfragments)
 	{
 		LogqFragment *fragment = &stream->fragments[stream->batch_end + size];
@@ -104,9 +250,12 @@ fragments_for(LogqStream *stream, int64 wanted, double *before)
 		size++;
 		*before = rows;
 		rows += Max(fragment->rows, 0);
-		if (fragment->rows < 0 || rows >= wanted)
+		if (fragment->rows < 0)
+			return size;
+		if (rows >= wanted)
 			break;
 	}
+	stream->batch_expected = rows;
 	return Max(size, 1);
 }
 
@@ -146,6 +295,7 @@ choose_batch(LogqStream *stream)
 	int			size;
 
 	stream->batch_limit = needed;
+	stream->batch_expected = -1;
 	if (needed < 0)
 		size = MAX_BATCH;
 	else if (ask > 0)
@@ -186,7 +336,9 @@ logq_batch_ended(LogqStream *stream)
 		stream->batch_end--;
 		stream->resume = true;
 	}
-	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_ask)
+	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_ask &&
+			 (stream->batch_expected < 0 ||
+			  stream->batch_rows * BATCH_GROWTH < stream->batch_expected))
 		stream->poor = true;
 }
 

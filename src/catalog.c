@@ -7,9 +7,10 @@
  * keeps a copy, rebuilt after a relcache invalidation of that table or a
  * change of any foreign server.
  *
- * Which segments a partition has stands on the partition.  Each backend reads
- * that catalog when it first needs it and again whenever a request finds that
- * the partition has moved on to another version; a request carries the
+ * Which segments a partition has stands on the partition.  Each backend takes
+ * them from the coordinator's tables (contents.c), or reads the partition's
+ * own catalog when these have nothing, and again whenever a request finds
+ * that the partition has moved on to another version; a request carries the
  * version along in its own round trip, before any row, so no answer ever
  * comes from an outdated list of segments.
  *
@@ -22,7 +23,7 @@
  */
 #include "postgres.h"
 
-#include "logq.h"
+#include "maintain.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -39,10 +40,15 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
+#include "contents.h"
 #include "decode.h"
 
-#define CATALOG_COLUMNS 4
+/* name, lower, upper, rows, version, state */
+#define CATALOG_COLUMNS 6
+/* rows of a segment of which nothing is known, when that goes for all */
+#define ASSUMED_SEGMENT_ROWS 10000
 
 #define LOG_COLUMNS \
 	"ts timestamptz, level text, service text, message text, " \
@@ -80,9 +86,23 @@ partition_rel_invalidated(Datum arg, Oid relid)
 }
 
 /*
+ * The partition may lead to another database now, whose catalog can happen to
+ * have the same version: nothing that is known of it holds any more, nor what
+ * others have confirmed up to now.  Segments stay in place, as somebody may be
+ * looking at them.
+ */
+static void
+distrust(LogqPartition *part)
+{
+	part->loaded = false;
+	part->version = 0;
+	part->confirmed_at = 0;
+	part->distrusted_at = GetCurrentTimestamp();
+}
+
+/*
  * A server was made, changed or dropped: its oid may have to be looked up
- * anew, and it may lead to another database, whose catalog can happen to
- * have the same version.
+ * anew.
  */
 static void
 server_invalidated(Datum arg, int cacheid, uint32 hashvalue)
@@ -93,7 +113,8 @@ server_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 	partition_list_valid = false;
 	hash_seq_init(&status, partitions_by_number);
 	while ((part = hash_seq_search(&status)) != NULL)
-		part->loaded = false;
+		if (hashvalue == 0 || part->server_hash == hashvalue)
+			distrust(part);
 }
 
 /*
@@ -173,9 +194,12 @@ rebuild_partition_list(void)
 				   sizeof(LogqPartition) - sizeof(int32));
 			part->number = number;
 		}
-		if (part->serverid != serverid)
-			part->loaded = false;
+		else if (part->serverid != serverid)
+			distrust(part);
 		part->serverid = serverid;
+		part->server_hash =
+			GetSysCacheHashValue1(FOREIGNSERVEROID,
+								  ObjectIdGetDatum(serverid));
 		strlcpy(part->name, NameStr(*server), NAMEDATALEN);
 		part->same_locale = DatumGetBool(slot_getattr(slot, 3, &isnull));
 		list = lappend(list, part);
@@ -216,6 +240,15 @@ logq_partitions(void)
 	if (!partition_list_valid)
 		rebuild_partition_list();
 	return list_copy(partition_list);
+}
+
+/*
+ * How many partitions there were when we last looked.
+ */
+int
+logq_partition_count(void)
+{
+	return list_length(partition_list);
 }
 
 /*
@@ -336,13 +369,15 @@ struct LogqCatalogLoad
 /*
  * What to ask a partition for: its version, then its segments.  The caller
  * runs both in one REPEATABLE READ transaction, so they belong together.
+ * Whoever may read log rows may read these columns, and perhaps no others.
  */
 const char *
 logq_catalog_sql(void)
 {
 	return "SELECT version FROM logq_store.catalog_version; "
 		"COPY (SELECT s.name::text, s.lower, s.upper, "
-		"coalesce(c.reltuples, -1)::float8 "
+		"coalesce(CASE WHEN s.state = 'sealed' THEN s.rows::float8 END, "
+		"c.reltuples::float8, -1), s.version, s.state "
 		"FROM logq_store.segment s LEFT JOIN (pg_catalog.pg_class c "
 		"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
 		"AND n.nspname = 'logq_store') ON c.relname = s.name "
@@ -392,10 +427,12 @@ logq_catalog_load_row(LogqCatalogLoad *load, const char *buf, int len)
 				float8		f;
 			}			rows;
 
-			if (fields[0].len < 0 || fields[1].len != 8 ||
-				fields[2].len != 8 || fields[3].len != 8)
+			if (fields[0].len < 0 || fields[0].len >= NAMEDATALEN ||
+				fields[1].len != 8 || fields[2].len != 8 ||
+				fields[3].len != 8 || fields[4].len != 8 ||
+				fields[5].len < 0)
 			{
-				load->decoder.error = "a segment has no name or bounds";
+				load->decoder.error = "a segment has no name, bounds or state";
 				result = LOGQ_DECODE_ERROR;
 				break;
 			}
@@ -414,6 +451,10 @@ logq_catalog_load_row(LogqCatalogLoad *load, const char *buf, int len)
 			seg->upper = logq_decode_int64(fields[2].data);
 			rows.i = logq_decode_int64(fields[3].data);
 			seg->rows = rows.f;
+			seg->version = logq_decode_int64(fields[4].data);
+			seg->sealed = fields[5].len == 6 &&
+				memcmp(fields[5].data, "sealed", 6) == 0;
+			seg->content = NULL;
 		}
 	}
 	/* buf goes; keep what it has of a row that goes on in the next piece */
@@ -425,6 +466,52 @@ logq_catalog_load_row(LogqCatalogLoad *load, const char *buf, int len)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("could not read the segments of partition \"%s\": %s",
 						load->part->name, load->decoder.error)));
+}
+
+/*
+ * Replace the segments of a partition; their memory goes with the context.
+ * Contents are the caller's business.
+ */
+void
+logq_catalog_put(LogqPartition *part, MemoryContext cxt,
+				 LogqSegment *segments, int nsegments, int64 version,
+				 int64 changed)
+{
+	if (part->cxt != NULL)
+		MemoryContextDelete(part->cxt);
+	MemoryContextSetParent(cxt, CacheMemoryContext);
+	part->cxt = cxt;
+	part->segments = segments;
+	part->nsegments = nsegments;
+	if (part->version != version)
+		part->confirmed_at = 0;
+	part->version = version;
+	part->changed = changed;
+	logq_catalog_sum_rows(part);
+	part->loaded = true;
+}
+
+/*
+ * Add up the rows of all segments.  Those that nobody has counted are taken
+ * to be like the others.
+ */
+void
+logq_catalog_sum_rows(LogqPartition *part)
+{
+	double		rows = 0;
+	int			known = 0;
+	int			i;
+
+	for (i = 0; i < part->nsegments; i++)
+	{
+		if (part->segments[i].rows >= 0)
+		{
+			rows += part->segments[i].rows;
+			known++;
+		}
+	}
+	part->total_rows = known > 0 ? rows / known * part->nsegments :
+		(double) ASSUMED_SEGMENT_ROWS * part->nsegments;
 }
 
 /*
@@ -445,14 +532,10 @@ logq_catalog_load_end(LogqCatalogLoad *load, int64 version)
 							load->segments[Max(i - 1, 0)].name,
 							load->segments[i].name, part->name)));
 
-	if (part->cxt != NULL)
-		MemoryContextDelete(part->cxt);
-	MemoryContextSetParent(load->cxt, CacheMemoryContext);
-	part->cxt = load->cxt;
-	part->segments = load->segments;
-	part->nsegments = load->nsegments;
-	part->version = version;
-	part->loaded = true;
+	/* what the tables said of a segment holds as long as its version does */
+	logq_contents_carry(part, load->segments, load->nsegments);
+	logq_catalog_put(part, load->cxt, load->segments, load->nsegments,
+					 version, 0);
 	load->cxt = NULL;
 	logq_catalog_load_abort(load);
 }
@@ -484,6 +567,7 @@ logq_catalog_load(LogqPartition *part, LogqConn *conn)
 	char	   *volatile buf = NULL;
 	char	   *sql;
 	bool		in_xact = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+	TimestampTz asked_at = GetCurrentTimestamp();
 
 	if (in_xact)
 		sql = pstrdup(logq_catalog_sql());
@@ -544,6 +628,9 @@ logq_catalog_load(LogqPartition *part, LogqConn *conn)
 					 errmsg("partition \"%s\" has no catalog version",
 							part->name)));
 		logq_catalog_load_end(load, version);
+		/* in a transaction the version may be one that never comes to be */
+		if (!in_xact)
+			logq_catalog_confirm(part, asked_at);
 	}
 	PG_CATCH();
 	{
@@ -591,4 +678,43 @@ logq_segment_for(const LogqPartition *part, TimestampTz ts)
 	if (i == part->nsegments || part->segments[i].lower > ts)
 		return NULL;
 	return &part->segments[i];
+}
+
+/* ---------- confirmations ---------- */
+
+/*
+ * Was our copy true less than logq.catalog_max_age ago?  Either a request of
+ * this session says so, or what all sessions share, if that is about the same
+ * version.  Times ahead of the clock, which was set back, prove nothing.
+ */
+bool
+logq_catalog_confirmed(const LogqPartition *part)
+{
+	TimestampTz now;
+	TimestampTz since;
+	LogqConfirmation shared;
+
+	if (logq_strict_pruning || !part->loaded)
+		return false;
+	now = GetCurrentTimestamp();
+	since = TimestampTzPlusMilliseconds(now, -(int64) logq_catalog_max_age);
+	since = Max(since, part->distrusted_at);
+
+	if (logq_shmem_get(part->number, &shared) &&
+		shared.version == part->version &&
+		shared.confirmed_at > since && shared.confirmed_at <= now)
+		return true;
+	/* a doubt goes for our own requests as well */
+	return part->confirmed_at > since && part->confirmed_at <= now &&
+		!logq_shmem_doubted_since(part->number, part->confirmed_at - 1);
+}
+
+/*
+ * A request of ours that began at asked_at found our version to be true.
+ */
+void
+logq_catalog_confirm(LogqPartition *part, TimestampTz asked_at)
+{
+	part->confirmed_at = Max(part->confirmed_at, asked_at);
+	logq_shmem_confirm(part->number, part->version, asked_at);
 }

@@ -318,6 +318,7 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 			continue;
 		}
 		conn->in_use = true;
+		conn->io_timeout = 0;
 		return conn;
 	}
 
@@ -426,10 +427,16 @@ logq_conn_setup_sql(LogqConn *conn)
 
 /*
  * Wait for the socket or the deadline.  False: the deadline has passed.
+ * Without a deadline, a partition that is silent for io_timeout is an error.
  */
 bool
 logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 {
+	bool		impatient = deadline == 0 && conn->io_timeout > 0;
+
+	if (impatient)
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											   conn->io_timeout);
 	for (;;)
 	{
 		long		timeout = -1;
@@ -441,6 +448,14 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 		{
 			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 													  deadline);
+			if (timeout <= 0 && impatient)
+			{
+				conn->state = LOGQ_CONN_BROKEN;
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("partition \"%s\" did not answer within %d ms",
+								conn->name, conn->io_timeout)));
+			}
 			if (timeout <= 0)
 				return false;
 			flags |= WL_TIMEOUT;

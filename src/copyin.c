@@ -161,7 +161,11 @@ make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 		logq_conn_wait_ready(conn);
 		made = call_make_segment(conn, ts, lock_timeout);
 		if (made)
+		{
 			logq_catalog_load(part, conn);
+			/* no copy knows of it yet */
+			logq_shmem_doubt(part->number);
+		}
 	}
 	PG_FINALLY();
 	{

@@ -3,8 +3,8 @@
  * explain.c
  *		What EXPLAIN says of a scan.
  *
- * Plain EXPLAIN does not connect: it shows which partitions would be asked,
- * and which of the segments that this session already knows.  Numbers that
+ * Plain EXPLAIN does not connect: it shows which partitions and segments would
+ * be asked, by our copy of the partitions' catalogs.  Numbers that
  * change from run to run are shown with ANALYZE only, times only with TIMING.
  *
  *-------------------------------------------------------------------------
@@ -15,6 +15,18 @@
 
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+
+/* How reasons are called in text, and in the names of properties */
+static const char *const reason_names[LOGQ_NREASONS][2] = {
+	[LOGQ_REASON_TIME] = {"time", "Segments Pruned by Time"},
+	[LOGQ_REASON_ID] = {"id", "Segments Pruned by ID"},
+	[LOGQ_REASON_LEVEL] = {"level", "Segments Pruned by Level"},
+	[LOGQ_REASON_SERVICE] = {"service", "Segments Pruned by Service"},
+	[LOGQ_REASON_TRACE_ID] = {"trace_id", "Segments Pruned by Trace ID"},
+	[LOGQ_REASON_ATTRS] = {"attrs", "Segments Pruned by Attrs"},
+	[LOGQ_REASON_WORDS] = {"words", "Segments Pruned by Words"},
+	[LOGQ_REASON_SEVERAL] = {"several fields", "Segments Pruned by Several Fields"},
+};
 
 /*
  * Names of the columns that travel.
@@ -66,11 +78,22 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
  * One number of a list of reasons: ", 2 by id".
  */
 static void
-append_reason(StringInfo buf, int n, const char *reason)
+append_reason(StringInfo buf, int64 n, const char *reason)
 {
 	if (n > 0)
-		appendStringInfo(buf, "%s%d by %s", buf->len > 0 ? ", " : "", n,
-						 reason);
+		appendStringInfo(buf, "%s" INT64_FORMAT " by %s",
+						 buf->len > 0 ? ", " : "", n, reason);
+}
+
+/*
+ * "3 of 504 (pruned: ...)"
+ */
+static char *
+pruned_text(int64 left, int64 total, StringInfo reasons)
+{
+	return psprintf(INT64_FORMAT " of " INT64_FORMAT "%s%s%s", left, total,
+					reasons->len > 0 ? " (pruned: " : "", reasons->data,
+					reasons->len > 0 ? ")" : "");
 }
 
 /*
@@ -81,10 +104,12 @@ static void
 explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 {
 	StringInfoData reasons;
-	int			by[4] = {0, 0, 0, 0};
+	char	   *segments;
+	int			by[LOGQ_NFATES] = {0};
+	int64		removed[LOGQ_NREASONS] = {0};
 	int64		known = 0;
 	int64		left = 0;
-	int64		time_pruned = 0;
+	int64		with_partition = 0;
 	int			unknown = 0;
 	int			i;
 
@@ -104,19 +129,31 @@ explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 
 	for (i = 0; i < state->nstreams; i++)
 	{
+		LogqPartition *part = state->streams[i].part;
+		LogqPruned *pruned = &state->pruned[i];
+		int			n = pruned->known;
+
 		by[state->fates[i]]++;
-		if (state->segments_known[i] < 0)
+		if (n < 0)
+		{
+			/* nobody has looked, if the partition was pruned as a whole */
+			logq_catalog_update(part);
+			n = part->loaded ? part->nsegments : -1;
+		}
+		if (n < 0)
 			unknown++;
 		else
 		{
-			known += state->segments_known[i];
-			if (state->fates[i] == LOGQ_FATE_ASKED)
-			{
-				left += state->segments_left[i];
-				time_pruned += state->segments_known[i] -
-					state->segments_left[i];
-			}
+			known += n;
+			left += pruned->nleft;
 		}
+		if (pruned->valid)
+		{
+			for (int r = 0; r < LOGQ_NREASONS; r++)
+				removed[r] += pruned->removed[r];
+		}
+		else if (n > 0)
+			with_partition += n;
 	}
 
 	if (es->format != EXPLAIN_FORMAT_TEXT)
@@ -130,12 +167,14 @@ explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 							   by[LOGQ_FATE_PRUNED_ID], es);
 		ExplainPropertyInteger("Partitions Pruned by Contradiction", NULL,
 							   by[LOGQ_FATE_PRUNED_EMPTY], es);
+		ExplainPropertyInteger("Partitions Pruned by Segments", NULL,
+							   by[LOGQ_FATE_PRUNED_SEGMENTS], es);
 		ExplainPropertyInteger("Segments Known", NULL, known, es);
 		ExplainPropertyInteger("Segments Asked", NULL, left, es);
-		ExplainPropertyInteger("Segments Pruned by Time", NULL, time_pruned,
-							   es);
+		for (i = 0; i < LOGQ_NREASONS; i++)
+			ExplainPropertyInteger(reason_names[i][1], NULL, removed[i], es);
 		ExplainPropertyInteger("Segments Pruned with Partition", NULL,
-							   known - left - time_pruned, es);
+							   with_partition, es);
 		ExplainPropertyInteger("Partitions with Unknown Segments", NULL,
 							   unknown, es);
 		return;
@@ -145,28 +184,25 @@ explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_NAME], "partition");
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_ID], "id");
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_EMPTY], "contradiction");
+	append_reason(&reasons, by[LOGQ_FATE_PRUNED_SEGMENTS], "segments");
 	ExplainPropertyText("Partitions",
-						psprintf("%d of %d%s%s%s", by[LOGQ_FATE_ASKED],
-								 state->nstreams,
-								 reasons.len > 0 ? " (pruned: " : "",
-								 reasons.data, reasons.len > 0 ? ")" : ""),
-						es);
+						pruned_text(by[LOGQ_FATE_ASKED], state->nstreams,
+									&reasons), es);
 
-	resetStringInfo(&reasons);
-	append_reason(&reasons, (int) time_pruned, "time");
-	append_reason(&reasons, (int) (known - left - time_pruned), "partition");
 	if (unknown > 0 && unknown == state->nstreams)
-		ExplainPropertyText("Segments", "not yet known to this session", es);
-	else
-		ExplainPropertyText("Segments",
-							psprintf("" INT64_FORMAT " of " INT64_FORMAT "%s%s%s%s",
-									 left, known,
-									 reasons.len > 0 ? " (pruned: " : "",
-									 reasons.data,
-									 reasons.len > 0 ? ")" : "",
-									 unknown > 0 ?
-									 psprintf(", those of %d partitions not yet known to this session", unknown) : ""),
-							es);
+	{
+		ExplainPropertyText("Segments", "not yet known", es);
+		return;
+	}
+	resetStringInfo(&reasons);
+	for (i = 0; i < LOGQ_NREASONS; i++)
+		append_reason(&reasons, removed[i], reason_names[i][0]);
+	append_reason(&reasons, with_partition, "partition");
+	segments = pruned_text(left, known, &reasons);
+	if (unknown > 0)
+		segments = psprintf("%s, those of %d partitions not yet known",
+							segments, unknown);
+	ExplainPropertyText("Segments", segments, es);
 }
 
 /*

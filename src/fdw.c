@@ -23,12 +23,8 @@
 
 #include "scan.h"
 
-#include <math.h>
-
 #include "access/sysattr.h"
 #include "access/table.h"
-#include "catalog/pg_am.h"
-#include "commands/defrem.h"
 #include "foreign/fdwapi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -42,11 +38,14 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
-#include "utils/timestamp.h"
+#include "utils/typcache.h"
 
-/* cost of a round trip, and of moving and decoding a row */
+#include "estimate.h"
+
+/* cost of a round trip, of a segment asked, of moving and decoding a row */
 #define LOGQ_STARTUP_COST 100.0
-#define LOGQ_TUPLE_COST 0.02
+#define LOGQ_SEGMENT_COST 2.0
+#define LOGQ_TUPLE_COST 0.05
 /* rows of a log nobody has asked yet */
 #define LOGQ_DEFAULT_ROWS 1000000.0
 
@@ -60,11 +59,10 @@ enum LogqPathItem
 /* What planning knows of a log table; RelOptInfo.fdw_private */
 typedef struct LogqRelInfo
 {
+	LogqEstimate estimate;		/* must be first */
 	LogqRelMap	map;
 	LogqShipContext ship;
 	bool		all_remote;		/* no restriction is checked here */
-	double		scanned;		/* estimate: rows within the time range */
-	double		rows;			/* estimate: rows that come over */
 } LogqRelInfo;
 
 PG_FUNCTION_INFO_V1(logq_fdw_handler);
@@ -95,56 +93,7 @@ sendable_clause(LogqRelInfo *info, Expr *clause)
 /* ---------- sizes and costs ---------- */
 
 /*
- * Rows of all segments known to this backend that overlap [low, high]; -1
- * when nothing is known.
- */
-static double
-known_rows(int64 low, int64 high)
-{
-	double		total = 0;
-	bool		known = false;
-	LogqBounds	bounds;
-	List	   *parts = logq_partitions();
-	ListCell   *lc;
-
-	logq_bounds_init(&bounds);
-	bounds.ts_low = low;
-	bounds.ts_high = high;
-	foreach(lc, parts)
-	{
-		LogqPartition *part = lfirst(lc);
-		int			first;
-		int			last;
-		int			i;
-
-		if (!part->loaded)
-			continue;
-		known = true;
-		logq_bounds_segments(&bounds, part, &first, &last);
-		for (i = first; i < last; i++)
-		{
-			LogqSegment *seg = &part->segments[i];
-			double		fraction = 1;
-			double		width = (double) seg->upper - (double) seg->lower;
-
-			/* the ends of the range cut into a segment */
-			if (low > seg->lower)
-				fraction -= ((double) low - (double) seg->lower) / width;
-			if (high < seg->upper)
-				fraction -= ((double) seg->upper - (double) high) / width;
-			/* never analyzed: a guess that is better than nothing */
-			total += (seg->rows < 0 ? 10000 : seg->rows) * Max(fraction, 0);
-		}
-	}
-	list_free(parts);
-	return known ? total : -1;
-}
-
-/*
  * Estimate the rows of the table and of the scan.
- *
- * A time range is estimated by the segments' bounds and rows, as far as its
- * ends can be told at plan time; everything else by the usual selectivities.
  */
 static void
 get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
@@ -152,10 +101,6 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 	LogqRelInfo *info = palloc0(sizeof(LogqRelInfo));
 	Relation	rel;
 	ListCell   *lc;
-	List	   *others = NIL;
-	List	   *all = NIL;
-	LogqBounds	bounds;
-	double		total;
 
 	rel = table_open(relid, NoLock);
 	logq_rel_map(rel, &info->map);
@@ -166,79 +111,39 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 	info->ship.map = &info->map;
 	info->ship.same_locale = logq_all_same_locale();
 	info->all_remote = true;
-	baserel->fdw_private = info;
-
-	logq_bounds_init(&bounds);
 	foreach(lc, baserel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
-		List	   *params = NIL;
-		List	   *step;
-		Expr	   *clause;
 
-		if (rinfo->pseudoconstant)
-			continue;
-		if (sendable_clause(info, rinfo->clause) == NULL)
+		if (!rinfo->pseudoconstant &&
+			sendable_clause(info, rinfo->clause) == NULL)
 			info->all_remote = false;
-		all = lappend(all, rinfo);
-
-		clause = logq_rewrite_clause(&info->ship, rinfo->clause);
-		step = logq_prune_step(&info->ship, clause, &params);
-		if (step != NIL &&
-			list_nth_int(step, LOGQ_PRUNE_COLUMN) == LOGQ_COL_TS &&
-			list_nth_int(step, LOGQ_PRUNE_OP) != LOGQ_PRUNE_EQ_ANY)
-		{
-			Node	   *value = estimate_expression_value(root,
-														  linitial(params));
-
-			if (IsA(value, Const))
-			{
-				Const	   *c = (Const *) value;
-
-				logq_bounds_apply(&bounds, LOGQ_COL_TS,
-								  list_nth_int(step, LOGQ_PRUNE_OP),
-								  c->constvalue, c->constisnull,
-								  c->consttype);
-				continue;
-			}
-		}
-		others = lappend(others, rinfo);
 	}
 
-	total = known_rows(PG_INT64_MIN, PG_INT64_MAX);
-	if (total < 0)
-	{
-		total = baserel->tuples > 0 ? baserel->tuples : LOGQ_DEFAULT_ROWS;
-		info->scanned = total;
-		others = all;
-	}
-	else
-		info->scanned = bounds.nothing ? 0 :
-			known_rows(bounds.ts_low, bounds.ts_high);
-	baserel->tuples = Max(total, 1);
-	info->rows = info->scanned *
-		clauselist_selectivity(root, others, 0, JOIN_INNER, NULL);
-	baserel->rows = clamp_row_est(info->rows);
+	baserel->fdw_private = info;
+	logq_estimate_scan(&info->ship, baserel->baserestrictinfo,
+					   baserel->tuples > 0 ? baserel->tuples :
+					   LOGQ_DEFAULT_ROWS, &info->estimate);
+	baserel->tuples = Max(info->estimate.total, 1);
+	baserel->rows = clamp_row_est(info->estimate.rows);
 	/* a message is longer than the 32 bytes assumed of any text */
 	baserel->reltarget->width = Max(baserel->reltarget->width, 64);
 }
 
 /*
- * Cost of a scan that brings over so many rows out of so many.  Order costs
- * nothing extra: the segments' indexes on (ts, id) have it, and a merge that
- * stands ready for a LIMIT always beats a sort here.
+ * Cost of a scan.  Order costs nothing extra: the segments' indexes on
+ * (ts, id) have it, and a merge that stands ready for a LIMIT always beats a
+ * sort here.
  */
 static void
-cost_scan(Path *path, LogqRelInfo *info, double rows)
+cost_scan(Path *path, const LogqEstimate *est, double rows)
 {
-	Cost		startup = LOGQ_STARTUP_COST;
-	Cost		run;
-
-	run = info->scanned * cpu_operator_cost * 0.25 +
-		rows * (LOGQ_TUPLE_COST + cpu_tuple_cost);
 	path->rows = clamp_row_est(rows);
-	path->startup_cost = startup;
-	path->total_cost = startup + run;
+	path->startup_cost = LOGQ_STARTUP_COST;
+	path->total_cost = LOGQ_STARTUP_COST +
+		est->segments * LOGQ_SEGMENT_COST +
+		est->scanned * cpu_operator_cost * 0.25 +
+		path->rows * (LOGQ_TUPLE_COST + cpu_tuple_cost);
 }
 
 /*
@@ -262,8 +167,18 @@ make_path(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info,
 	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	path->custom_private = list_make2(makeInteger(order), makeInteger(0));
 	path->methods = &path_methods;
-	cost_scan(&path->path, info,
-			  param_info ? param_info->ppi_rows : rel->rows);
+	if (param_info == NULL)
+		cost_scan(&path->path, &info->estimate, rel->rows);
+	else
+	{
+		LogqEstimate est;
+
+		logq_estimate_param_scan(&info->estimate, param_info->ppi_clauses,
+								 &est);
+		/* all paths of this parameterization are to have the same rows */
+		param_info->ppi_rows = Min(clamp_row_est(est.rows), rel->rows);
+		cost_scan(&path->path, &est, param_info->ppi_rows);
+	}
 	return path;
 }
 
@@ -309,10 +224,10 @@ useful_pathkeys(PlannerInfo *root, RelOptInfo *rel, int *order)
 	*order = 0;
 	if (!logq_enable_ordered_merge || root->query_pathkeys == NIL)
 		return NIL;
-	ts_family = get_opclass_family(GetDefaultOpClass(logq_columns[LOGQ_COL_TS].type,
-													 BTREE_AM_OID));
-	id_family = get_opclass_family(GetDefaultOpClass(logq_columns[LOGQ_COL_ID].type,
-													 BTREE_AM_OID));
+	ts_family = lookup_type_cache(logq_columns[LOGQ_COL_TS].type,
+								  TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	id_family = lookup_type_cache(logq_columns[LOGQ_COL_ID].type,
+								  TYPECACHE_BTREE_OPFAMILY)->btree_opf;
 
 	first = linitial_node(PathKey, root->query_pathkeys);
 	if (!pathkey_is_column(first, rel, info->map.attno[LOGQ_COL_TS],
@@ -625,25 +540,6 @@ is_partition_qual(LogqRelInfo *info, Expr *clause)
 }
 
 /*
- * Add the prune steps of a clause, looking into ANDs.
- */
-static List *
-add_prune_steps(LogqRelInfo *info, List *steps, Expr *clause, List **params)
-{
-	List	   *step;
-	ListCell   *lc;
-
-	if (is_andclause(clause))
-	{
-		foreach(lc, ((BoolExpr *) clause)->args)
-			steps = add_prune_steps(info, steps, lfirst(lc), params);
-		return steps;
-	}
-	step = logq_prune_step(&info->ship, clause, params);
-	return step != NIL ? lappend(steps, step) : steps;
-}
-
-/*
  * Columns that must travel: what the target and the local quals read, and
  * the merge's keys.
  *
@@ -714,11 +610,14 @@ plan_custom_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 	List	   *local = NIL;
 	List	   *partition_quals = NIL;
 	List	   *where = NIL;
-	List	   *prune = NIL;
+	List	   *steps = NIL;
+	List	   *nodes = NIL;
+	List	   *sets = NIL;
 	List	   *exprs = NIL;
 	List	   *private;
 	ListCell   *lc;
 	int			nparams;
+	int			first_set;
 
 	foreach(lc, extract_actual_clauses(clauses, false))
 	{
@@ -726,23 +625,29 @@ plan_custom_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 		Expr	   *sendable = sendable_clause(info, clause);
 
 		if (is_partition_qual(info, clause))
+		{
 			partition_quals = lappend(partition_quals, clause);
-		else if (sendable != NULL)
+			continue;
+		}
+		if (sendable != NULL)
 		{
 			remote = lappend(remote, sendable);
 			recheck = lappend(recheck, clause);
 		}
 		else
 			local = lappend(local, clause);
-		prune = add_prune_steps(info, prune,
-								logq_rewrite_clause(&info->ship, clause),
-								&exprs);
+		logq_prune_clause(&info->ship,
+						  sendable != NULL ? sendable :
+						  logq_rewrite_clause(&info->ship, clause),
+						  sendable != NULL, &steps, &nodes, &exprs, &sets);
 	}
 	remote = rank_clauses(info, remote);
 	foreach(lc, remote)
 		where = lappend(where, logq_deparse_expr(&info->ship, lfirst(lc),
 												 &exprs));
 	nparams = list_length(exprs);
+	first_set = sets == NIL ? -1 : nparams;
+	exprs = list_concat(exprs, sets);
 	if (local != NIL)
 		bounded = false;
 
@@ -750,7 +655,9 @@ plan_custom_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 						 columns_needed(info, path, tlist, local, order),
 						 where,
 						 makeInteger(order),
-						 prune);
+						 steps);
+	private = lappend(private, nodes);
+	private = lappend(private, makeInteger(first_set));
 	private = lappend(private, makeInteger(nparams));
 	recheck = list_concat(recheck, partition_quals);
 	private = lappend(private,
@@ -792,5 +699,6 @@ logq_fdw_handler(PG_FUNCTION_ARGS)
 	routine->GetForeignPaths = get_paths;
 	routine->GetForeignUpperPaths = get_upper_paths;
 	logq_write_init(routine);
+	logq_colstats_init(routine);
 	PG_RETURN_POINTER(routine);
 }

@@ -274,6 +274,9 @@ next_ordered(LogqScanState *state)
 		{
 			if (!state->bounded[top])
 			{
+				state->request.handed_out = true;
+				state->request.last_ts = stream->ts;
+				state->request.last_id = stream->id;
 				state->current = top;
 				return top;
 			}

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "maintain.h"
 #include "scan.h"
 
 LOGQ_MODULE_MAGIC;
@@ -33,6 +34,14 @@ bool		logq_enable_limit_shares = true;
 bool		logq_enable_column_pruning = true;
 bool		logq_enable_partition_pruning = true;
 bool		logq_enable_segment_pruning = true;
+bool		logq_enable_content_pruning = true;
+bool		logq_strict_pruning = false;
+int			logq_catalog_max_age = 1000;
+int			logq_catalog_memory = 64 * 1024;
+int			logq_seal_after = 600;
+bool		logq_seal_trigrams = false;
+char	   *logq_bloom_attrs = NULL;
+char	   *logq_databases = NULL;
 
 static const struct config_enum_entry route_by_options[] = {
 	{"service", LOGQ_ROUTE_SERVICE, false},
@@ -57,6 +66,26 @@ define_switch(const char *name, const char *description, bool *variable)
 void
 _PG_init(void)
 {
+	DefineCustomStringVariable("logq.bloom_attrs",
+							   "Sets the keys of attrs whose values sealed segments have filters of.",
+							   "A list of keys, separated by commas; a key that has other characters than letters, digits and underscores is quoted as an identifier.",
+							   &logq_bloom_attrs, "", PGC_SUSET,
+							   GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.catalog_max_age",
+							"Sets how long ago the copy of a partition's catalog must have been found true, for the partition not to be asked.",
+							NULL, &logq_catalog_max_age,
+							1000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.catalog_memory",
+							"Sets how much memory a session may use for what it knows of the contents of segments.",
+							NULL, &logq_catalog_memory,
+							64 * 1024, 64, MAX_KILOBYTES, PGC_USERSET,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomStringVariable("logq.databases",
+							   "Sets the databases that have a maintenance worker.",
+							   "A list of names, separated by commas.  The library must be in shared_preload_libraries.",
+							   &logq_databases, "", PGC_SIGHUP,
+							   GUC_LIST_INPUT, NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.connect_timeout",
 							"Sets the time allowed for connecting to a partition.",
 							NULL, &logq_connect_timeout,
@@ -65,6 +94,9 @@ _PG_init(void)
 	define_switch("logq.enable_column_pruning",
 				  "Lets only the columns travel that a query reads.",
 				  &logq_enable_column_pruning);
+	define_switch("logq.enable_content_pruning",
+				  "Leaves out sealed segments by what they are known to hold.",
+				  &logq_enable_content_pruning);
 	define_switch("logq.enable_filter_pushdown",
 				  "Lets partitions evaluate conditions.",
 				  &logq_enable_filter_pushdown);
@@ -93,7 +125,23 @@ _PG_init(void)
 							 NULL, &logq_route_by,
 							 LOGQ_ROUTE_SERVICE, route_by_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.seal_after",
+							"Sets how long after its end a segment is sealed.",
+							NULL, &logq_seal_after,
+							600, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("logq.seal_trigrams",
+							 "Gives sealed segments a trigram index on message.",
+							 "Only on partitions that have the extension \"pg_trgm\".",
+							 &logq_seal_trigrams, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("logq.strict_pruning",
+							 "Asks every partition whether its catalog has changed.",
+							 NULL, &logq_strict_pruning, false,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("logq");
 
+	logq_shmem_init();
+	logq_worker_init();
 	RegisterCustomScanMethods(&logq_scan_methods);
 }

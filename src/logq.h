@@ -9,16 +9,47 @@
  *		clause.c	clauses to be sent: their form and their order
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
+ *		estimate.c	how many rows a scan brings, by the catalog
+ *		conditions.c	clauses, as estimating looks at them
+ *		sums.c		sums over segments, and sketches, kept for estimates
+ *		colstats.c	statistics of our columns, for core's own estimates
+ *		prunetree.c	clauses -> nodes that choose segments
  *		scan.c		the executor node: begin, next row, rescan, end
- *		prune.c		which partitions and segments can hold an answer
+ *		prunerun.c	those nodes take up the values of a run
+ *		prune.c		bounds of ts and id
+ *		segments.c	which segments of a partition are left
+ *		probe.c		asks filters in the coordinator's tables
  *		gather.c	rows of all streams in turn or in order, and the waiting
  *		merge.c		the heap over ordered streams (plain C)
  *		stream.c	what one partition sends back, fragment by fragment
  *		batch.c		which segments a request asks, for how many rows
+ *		rows.c		rows of a stream: from messages, or from a file
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
- *		catalog.c	partitions and their segments
  *		explain.c	what EXPLAIN says of a scan
+ *
+ * What is known of partitions:
+ *
+ *		catalog.c	partitions and their segments
+ *		contents.c	what the coordinator's tables say of segments
+ *		copy.c		keeps the coordinator's tables up to date
+ *		groups.c	filters of many segments, block by block
+ *		shmem.c		which copies have been confirmed, for all backends
+ *		sketch.c	hash, bloom filter, count-min sketch (plain C)
+ *		words.c		words of messages and of patterns (plain C)
+ *
+ * Maintenance:
+ *
+ *		launcher.c	starts a maintenance worker for each database
+ *		worker.c	maintenance worker: polls, copies, segments ahead
+ *		sealer.c	sealer: retention, sealing, in a process of its own
+ *		maintain.c	segments ahead, retention
+ *		seal.c		sealing of a segment
+ *		sealdata.c	what sealing reads and writes
+ *		summary.c	rows of a segment -> its metadata (plain C)
+ *
+ * Writing, and the rest:
+ *
  *		write.c		INSERT and COPY into logq.logs: rows, routes
  *		copyin.c	the COPY to a partition, segments and ids for it
  *		xact.c		remote write transactions: commit, abort, savepoints
@@ -103,60 +134,18 @@ extern bool logq_enable_limit_shares;
 extern bool logq_enable_column_pruning;
 extern bool logq_enable_partition_pruning;
 extern bool logq_enable_segment_pruning;
+extern bool logq_enable_content_pruning;
+extern bool logq_strict_pruning;
+extern int	logq_catalog_max_age;	/* ms */
+extern int	logq_catalog_memory;	/* kB, of one backend */
+extern int	logq_seal_after;	/* s */
+extern bool logq_seal_trigrams;
+extern char *logq_bloom_attrs;
+extern char *logq_databases;
 
-/* ---------- partitions and segments, in catalog.c ---------- */
-
-typedef struct LogqSegment
-{
-	TimestampTz lower;			/* included */
-	TimestampTz upper;			/* excluded */
-	char	   *name;			/* table in schema logq_store, unquoted */
-	double		rows;			/* estimate of the partition's planner */
-} LogqSegment;
-
-/*
- * What this backend knows of a partition.  The struct stays where it is for
- * the life of the backend; segments are replaced as a whole by a load, so
- * nobody keeps pointers to them over anything that can wait.
- */
-typedef struct LogqPartition
-{
-	int32		number;			/* hash key */
-	char		name[NAMEDATALEN];	/* of the server */
-	Oid			serverid;		/* InvalidOid: there is no such server */
-	bool		same_locale;	/* sorts and folds case as we do */
-	/* copy of the partition's own catalog */
-	bool		loaded;
-	int64		version;
-	int			nsegments;
-	LogqSegment *segments;		/* by lower, ascending */
-	MemoryContext cxt;			/* holds segments */
-} LogqPartition;
-
-/* all partitions by number, as of the current snapshot (a fresh List) */
-extern List *logq_partitions(void);
-extern LogqPartition *logq_partition_by_server(Oid serverid);
-/* do all partitions sort and fold case as this database does? */
-extern bool logq_all_same_locale(void);
-extern void logq_partitions_changed(void);
-
-/* the SQL that reads a partition's catalog: one version, one binary COPY */
-extern const char *logq_catalog_sql(void);
-/* a new copy of a partition's segments is built up and then put in force */
-typedef struct LogqCatalogLoad LogqCatalogLoad;
-extern LogqCatalogLoad *logq_catalog_load_begin(LogqPartition *part);
-extern void logq_catalog_load_row(LogqCatalogLoad *load, const char *buf,
-								  int len);
-extern void logq_catalog_load_end(LogqCatalogLoad *load, int64 version);
-extern void logq_catalog_load_abort(LogqCatalogLoad *load);
-
-/*
- * Index of the first segment whose upper bound is above ts (nsegments: none).
- */
-extern int	logq_segment_search(const LogqPartition *part, TimestampTz ts);
-/* the segment that takes a row of this time, or NULL when unknown here */
-extern const LogqSegment *logq_segment_for(const LogqPartition *part,
-										   TimestampTz ts);
+/* partitions and segments: catalog.h */
+typedef struct LogqPartition LogqPartition;
+typedef struct LogqSegment LogqSegment;
 
 /* ---------- connections, in conn.c ---------- */
 
@@ -185,6 +174,7 @@ typedef struct LogqConn
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
+	int			io_timeout;		/* ms: those who wait give up, 0: never */
 	uint32		server_hash;	/* syscache hash values of what it was */
 	uint32		mapping_hash;	/* made from */
 	struct LogqConn *next;
@@ -237,9 +227,6 @@ extern bool logq_conn_wait(LogqConn *conn, uint32 events,
  */
 extern void logq_report_remote_error(int elevel, LogqConn *conn,
 									 PGresult *res, const char *sql);
-
-/* load the partition's catalog through conn (which must be idle) */
-extern void logq_catalog_load(LogqPartition *part, LogqConn *conn);
 
 /* ---------- options.c ---------- */
 

@@ -16,13 +16,14 @@
  */
 #include "postgres.h"
 
-#include "logq.h"
+#include "maintain.h"
 
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -41,7 +42,7 @@ PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
 /* store format that this version reads and writes */
-#define STORE_FORMAT 1
+#define STORE_FORMAT 2
 
 /*
  * Keys of the text of a database's sorting and case folding.  Equal texts
@@ -298,13 +299,28 @@ logq_add_partition(PG_FUNCTION_ARGS)
 	(void) local_value("SELECT pg_catalog.setval('logq.partition_number', greatest($1, last_value)) FROM logq.partition_number",
 					   1, types, values);
 	logq_partitions_changed();
+	if (!logq_worker_runs_here())
+		ereport(NOTICE,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("database \"%s\" has no maintenance worker",
+						get_database_name(MyDatabaseId)),
+				 errdetail("Without one, segments are made only as rows need them, and are not sealed or dropped by themselves."),
+				 errhint("Add \"logq\" to shared_preload_libraries and \"%s\" to logq.databases.",
+						 get_database_name(MyDatabaseId))));
 	PG_RETURN_INT32(number);
 }
 
 /* ---------- what partitions hold ---------- */
 
+/*
+ * Exact: sealed segments know their rows, only open ones are counted.  The
+ * LATERAL lets the partition prune all others at run time.
+ */
 #define STATUS_SQL \
-	"SELECT (SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".log), " \
+	"SELECT (SELECT coalesce(sum(s.rows), 0) FROM " LOGQ_STORE_SCHEMA ".segment s WHERE s.state = 'sealed')::bigint " \
+	"+ (SELECT coalesce(sum(c.n), 0) FROM " LOGQ_STORE_SCHEMA ".segment s, " \
+	"LATERAL (SELECT count(*) AS n FROM " LOGQ_STORE_SCHEMA ".log l WHERE l.ts >= s.lower AND l.ts < s.upper) c " \
+	"WHERE s.state <> 'sealed')::bigint, " \
 	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment)"
 
 /*

@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * prune.c
- *		Which partitions and segments can hold an answer.
+ *		Bounds of ts and id, and which partitions and segments they leave.
  *
  * The planner turns the clauses that bound ts or id into steps (column,
  * operator, parameter); when the scan starts, the parameters have values and
  * the steps are applied to a pair of ranges.  Timestamps and ids are 64-bit
  * integers, so every bound can be made an included one, and the look-up is a
- * binary search over the segments.
+ * binary search over the segments.  What else clauses say of segments is the
+ * business of prunetree.c.
  *
  * A step may only ever take away what cannot match; a clause that is not
  * understood gives no step.  The clauses themselves are still sent.
@@ -19,14 +20,12 @@
 #include "scan.h"
 
 #include "access/stratnum.h"
-#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 /*
  * Is expr our relation's column ts or id?  If so, which, else -1.
@@ -63,19 +62,21 @@ boundable_type(int col, Oid type)
 static int
 btree_strategy(int col, Oid opno)
 {
-	Oid			type = logq_columns[col].type;
-	Oid			opclass = GetDefaultOpClass(type, BTREE_AM_OID);
+	TypeCacheEntry *type = lookup_type_cache(logq_columns[col].type,
+											 TYPECACHE_BTREE_OPFAMILY);
 
-	return get_op_opfamily_strategy(opno, get_opclass_family(opclass));
+	return get_op_opfamily_strategy(opno, type->btree_opf);
 }
 
 /*
- * Turn a clause into a step, adding its constant side to the parameters.
+ * Does a clause compare ts or id with something?  Whether that is constant
+ * for the scan is not looked at.
  */
-List *
-logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
+bool
+logq_prune_bound(const LogqShipContext *cxt, Expr *clause, int *column,
+				 LogqPruneOp *operator, Node **compared)
 {
-	int			op = -1;
+	LogqPruneOp op;
 	int			col = -1;
 	Node	   *value = NULL;
 
@@ -87,7 +88,7 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 		col = bounded_column(cxt, linitial(row->largs));
 		value = linitial(row->rargs);
 		if (col < 0 || !boundable_type(col, exprType(value)))
-			return NIL;
+			return false;
 		switch (btree_strategy(col, linitial_oid(row->opnos)))
 		{
 			case BTLessStrategyNumber:
@@ -99,7 +100,7 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 				op = LOGQ_PRUNE_GE;
 				break;
 			default:
-				return NIL;
+				return false;
 		}
 	}
 	else if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
@@ -119,7 +120,7 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 		}
 		if (col < 0 || !OidIsValid(opno) ||
 			!boundable_type(col, exprType(value)))
-			return NIL;
+			return false;
 		switch (btree_strategy(col, opno))
 		{
 			case BTLessStrategyNumber:
@@ -138,7 +139,7 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 				op = LOGQ_PRUNE_GT;
 				break;
 			default:
-				return NIL;
+				return false;
 		}
 	}
 	else if (IsA(clause, ScalarArrayOpExpr))
@@ -150,13 +151,30 @@ logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
 		if (col < 0 || !saop->useOr ||
 			!boundable_type(col, get_element_type(exprType(value))) ||
 			btree_strategy(col, saop->opno) != BTEqualStrategyNumber)
-			return NIL;
+			return false;
 		op = LOGQ_PRUNE_EQ_ANY;
 	}
 	else
-		return NIL;
+		return false;
 
-	if (!logq_is_scan_constant(cxt, value))
+	*column = col;
+	*operator = op;
+	*compared = value;
+	return true;
+}
+
+/*
+ * Turn a clause into a step, adding its constant side to the parameters.
+ */
+List *
+logq_prune_step(const LogqShipContext *cxt, Expr *clause, List **params)
+{
+	LogqPruneOp op;
+	int			col;
+	Node	   *value;
+
+	if (!logq_prune_bound(cxt, clause, &col, &op, &value) ||
+		!logq_is_scan_constant(cxt, value))
 		return NIL;
 	return list_make3_int(col, op, logq_param_index(params, (Expr *) value));
 }
@@ -209,11 +227,10 @@ narrow(LogqBounds *bounds, LogqColumn column, int64 low, int64 high)
 }
 
 /*
- * Narrow by a list of values: to its smallest and largest, and for ids to the
- * partitions that their numbers name.
+ * The numbers of an array, without its NULLs, which equal nothing.
  */
-static void
-narrow_to_list(LogqBounds *bounds, LogqColumn column, Datum value)
+int
+logq_bounds_list(Datum value, int64 **numbers)
 {
 	ArrayType  *array = DatumGetArrayTypeP(value);
 	Oid			elemtype = ARR_ELEMTYPE(array);
@@ -223,33 +240,43 @@ narrow_to_list(LogqBounds *bounds, LogqColumn column, Datum value)
 	Datum	   *elems;
 	bool	   *nulls;
 	int			nelems;
-	int64		low = PG_INT64_MAX;
-	int64		high = PG_INT64_MIN;
-	Bitmapset  *numbers = NULL;
-	bool		found = false;
-	int			i;
+	int			n = 0;
 
 	get_typlenbyvalalign(elemtype, &elemlen, &elembyval, &elemalign);
 	deconstruct_array(array, elemtype, elemlen, elembyval, elemalign,
 					  &elems, &nulls, &nelems);
-	for (i = 0; i < nelems; i++)
-	{
-		int64		v;
+	*numbers = palloc((nelems + 1) * sizeof(int64));
+	for (int i = 0; i < nelems; i++)
+		if (!nulls[i])
+			(*numbers)[n++] = bound_value(elems[i], elemtype);
+	return n;
+}
 
-		if (nulls[i])
-			continue;			/* equals nothing */
-		v = bound_value(elems[i], elemtype);
-		low = Min(low, v);
-		high = Max(high, v);
-		found = true;
-		if (column == LOGQ_COL_ID && v >= 0)
-			numbers = bms_add_member(numbers,
-									 (int) (v >> LOGQ_ID_PARTITION_SHIFT));
-	}
-	if (!found)
+/*
+ * Narrow by a list of values: to its smallest and largest, and for ids to the
+ * partitions that their numbers name.
+ */
+static void
+narrow_to_list(LogqBounds *bounds, LogqColumn column, Datum value)
+{
+	int64	   *values;
+	int			n = logq_bounds_list(value, &values);
+	int64		low = PG_INT64_MAX;
+	int64		high = PG_INT64_MIN;
+	Bitmapset  *numbers = NULL;
+
+	if (n == 0)
 	{
 		bounds->nothing = true;
 		return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		low = Min(low, values[i]);
+		high = Max(high, values[i]);
+		if (column == LOGQ_COL_ID && values[i] >= 0)
+			numbers = bms_add_member(numbers,
+									 (int) (values[i] >> LOGQ_ID_PARTITION_SHIFT));
 	}
 	narrow(bounds, column, low, high);
 	if (column == LOGQ_COL_ID)

@@ -39,9 +39,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* segments that a partition's share of a LIMIT is estimated by */
-#define WEIGHED_SEGMENTS 32
-
 static void begin_scan(CustomScanState *node, EState *estate, int eflags);
 static TupleTableSlot *exec_scan(CustomScanState *node);
 static void end_scan(CustomScanState *node);
@@ -122,6 +119,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	CustomScan *plan = castNode(CustomScan, node->ss.ps.plan);
 	List	   *private = plan->custom_private;
 	MemoryContextCallback *callback;
+	MemoryContext old;
+	int			jit_flags = estate->es_jit_flags;
 	ListCell   *lc;
 	Oid			recv;
 	int			i;
@@ -153,6 +152,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	state->prune = list_nth(private, LOGQ_PLAN_PRUNE);
 	state->nparams = intVal(list_nth(private, LOGQ_PLAN_NPARAMS));
 
+	/* what is evaluated a few times in all is not worth compiling */
+	estate->es_jit_flags = 0;
 	state->params = palloc0(sizeof(ExprState *) * (state->nparams + 1));
 	state->param_types = palloc0(sizeof(Oid) * (state->nparams + 1));
 	state->param_typmods = palloc0(sizeof(int32) * (state->nparams + 1));
@@ -176,6 +177,11 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	getTypeBinaryInputInfo(logq_columns[LOGQ_COL_ATTRS].type, &recv,
 						   &state->jsonb_ioparam);
 	fmgr_info_cxt(recv, &state->jsonb_recv, state->scan_cxt);
+
+	old = MemoryContextSwitchTo(state->scan_cxt);
+	state->prune_root = logq_prune_prepare(state, plan);
+	MemoryContextSwitchTo(old);
+	estate->es_jit_flags = jit_flags;
 }
 
 /*
@@ -249,6 +255,8 @@ evaluate_params(LogqScanState *state)
 						  state->param_nulls[param],
 						  state->param_types[param]);
 	}
+	if (!logq_prune_begin(state))
+		state->bounds.nothing = true;
 
 	MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 	state->request.bound = -1;
@@ -350,65 +358,45 @@ build_request(LogqScanState *state)
 }
 
 /*
- * May this partition hold rows that pass the quals on its name?
+ * See scan.h.
  */
-static bool
-partition_passes(LogqScanState *state, LogqPartition *part)
+bool
+logq_scan_value_passes(LogqScanState *state, ExprState *qual,
+					   LogqColumn column, const char *value)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	AttrNumber	attno = state->map.attno[LOGQ_COL_PARTITION];
+	AttrNumber	attno = state->map.attno[column];
 	bool		passes;
 
-	if (state->partition_qual == NULL || attno == 0)
-		return true;
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
-	slot->tts_values[attno - 1] = CStringGetTextDatum(part->name);
-	slot->tts_isnull[attno - 1] = false;
+	if (value != NULL)
+	{
+		MemoryContext old;
+
+		old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+		slot->tts_values[attno - 1] = CStringGetTextDatum(value);
+		slot->tts_isnull[attno - 1] = false;
+		MemoryContextSwitchTo(old);
+	}
 	ExecStoreVirtualTuple(slot);
 	econtext->ecxt_scantuple = slot;
-	passes = ExecQual(state->partition_qual, econtext);
+	passes = ExecQual(qual, econtext);
 	ExecClearTuple(slot);
 	ResetExprContext(econtext);
 	return passes;
 }
 
 /*
- * The segments [*first, *last) that are to be asked.
+ * May this partition hold rows that pass the quals on its name?
  */
-static void
-candidate_segments(LogqScanState *state, LogqPartition *part, int *first,
-				   int *last)
+static bool
+partition_passes(LogqScanState *state, LogqPartition *part)
 {
-	*first = 0;
-	*last = part->nsegments;
-	if (logq_enable_segment_pruning)
-		logq_bounds_segments(&state->bounds, part, first, last);
-}
-
-/*
- * Rows, by the partition's own estimates, of the segments that the scan comes
- * to first; -1 when there is no telling.
- */
-static double
-first_segments_rows(LogqScanState *state, LogqPartition *part, int first,
-					int last)
-{
-	double		rows = 0;
-	int			n = Min(last - first, WEIGHED_SEGMENTS);
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		LogqSegment *seg = &part->segments[state->order > 0 ? first + i :
-										   last - 1 - i];
-
-		if (seg->rows < 0)
-			return -1;
-		rows += seg->rows;
-	}
-	return rows;
+	return state->partition_qual == NULL ||
+		logq_scan_value_passes(state, state->partition_qual,
+							   LOGQ_COL_PARTITION, part->name);
 }
 
 /*
@@ -419,11 +407,12 @@ first_segments_rows(LogqScanState *state, LogqPartition *part, int first,
  * might be badly out of date, it is not far from an equal one.
  */
 static void
-set_limit_shares(LogqScanState *state, int asked, const double *weights)
+set_limit_shares(LogqScanState *state)
 {
 	int64		bound = state->request.bound;
 	bool		weighed = true;
 	double		total = 0;
+	int			asked = 0;
 	int			i;
 
 	for (i = 0; i < state->nstreams; i++)
@@ -431,10 +420,11 @@ set_limit_shares(LogqScanState *state, int asked, const double *weights)
 		state->streams[i].share = 0;
 		if (state->fates[i] != LOGQ_FATE_ASKED)
 			continue;
-		if (weights[i] < 0)
+		asked++;
+		if (state->pruned[i].weight < 0)
 			weighed = false;
 		else
-			total += weights[i];
+			total += state->pruned[i].weight;
 	}
 	if (!logq_enable_limit_shares || state->order == 0 || bound < 0 ||
 		asked < 2)
@@ -447,11 +437,52 @@ set_limit_shares(LogqScanState *state, int asked, const double *weights)
 		if (state->fates[i] != LOGQ_FATE_ASKED)
 			continue;
 		if (weighed && total > 0)
-			share = Max(bound * (weights[i] / total), share / 4);
+			share = Max(bound * (state->pruned[i].weight / total), share / 4);
 		share += 2 * sqrt(share) + 8;
 		if (share < bound)
 			state->streams[i].share = (int64) share;
 	}
+}
+
+/*
+ * Decide whether the index-th partition is asked.
+ *
+ * Only this decision rests on our copy of the partition's catalog alone, so
+ * only a copy that was found true a moment ago will do.  What the transaction
+ * has itself written is in no copy.
+ */
+static LogqPartitionFate
+choose_fate(LogqScanState *state, int index, bool explain)
+{
+	LogqStream *stream = &state->streams[index];
+	LogqPartition *part = stream->part;
+	LogqPruned *pruned = &state->pruned[index];
+
+	state->trusted[index] = false;
+	pruned->valid = false;
+	pruned->known = part->loaded ? part->nsegments : -1;
+	pruned->nleft = 0;
+	pruned->nexpected = 0;
+	pruned->weight = -1;
+	if (!partition_passes(state, part))
+		return LOGQ_FATE_PRUNED_NAME;
+	if (logq_enable_partition_pruning && state->bounds.nothing)
+		return LOGQ_FATE_PRUNED_EMPTY;
+	if (logq_enable_partition_pruning &&
+		!logq_bounds_allow_partition(&state->bounds, part->number))
+		return LOGQ_FATE_PRUNED_ID;
+
+	/* what is known now; the stream finds out whether it is true */
+	logq_catalog_update(part);
+	logq_prune_segments(state, index);
+	if (!pruned->valid || !logq_catalog_confirmed(part) ||
+		(!explain &&
+		 logq_xact_written_conn(part->serverid, stream->userid) != NULL))
+		return LOGQ_FATE_ASKED;
+	if (logq_enable_segment_pruning && pruned->nleft == 0)
+		return LOGQ_FATE_PRUNED_SEGMENTS;
+	state->trusted[index] = state->order != 0 && state->request.bound >= 0;
+	return LOGQ_FATE_ASKED;
 }
 
 /*
@@ -464,8 +495,6 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 {
 	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
 	MemoryContext old;
-	double	   *weights;
-	int			asked;
 	int			i;
 
 	if (explain &&
@@ -486,8 +515,8 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		MemoryContextSwitchTo(state->scan_cxt);
 		state->streams = palloc0((n + 1) * sizeof(LogqStream));
 		state->fates = palloc0((n + 1) * sizeof(LogqPartitionFate));
-		state->segments_known = palloc0((n + 1) * sizeof(int));
-		state->segments_left = palloc0((n + 1) * sizeof(int));
+		state->trusted = palloc0((n + 1) * sizeof(bool));
+		state->pruned = palloc0((n + 1) * sizeof(LogqPruned));
 		state->merge_entries = palloc0((n + 1) * sizeof(LogqMergeEntry));
 		state->bounded = palloc0((n + 1) * sizeof(bool));
 		state->live = palloc0((n + 1) * sizeof(bool));
@@ -503,40 +532,11 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		MemoryContextSwitchTo(state->run_cxt);
 	}
 
-	asked = 0;
-	weights = palloc((state->nstreams + 1) * sizeof(double));
 	for (i = 0; i < state->nstreams; i++)
-	{
-		LogqPartition *part = state->streams[i].part;
-		int			first;
-		int			last;
-
-		if (!partition_passes(state, part))
-			state->fates[i] = LOGQ_FATE_PRUNED_NAME;
-		else if (logq_enable_partition_pruning && state->bounds.nothing)
-			state->fates[i] = LOGQ_FATE_PRUNED_EMPTY;
-		else if (logq_enable_partition_pruning &&
-				 !logq_bounds_allow_partition(&state->bounds, part->number))
-			state->fates[i] = LOGQ_FATE_PRUNED_ID;
-		else
-		{
-			state->fates[i] = LOGQ_FATE_ASKED;
-			asked++;
-		}
-
-		/* what is known now; the stream says what was true when it asked */
-		state->segments_known[i] = part->loaded ? part->nsegments : -1;
-		state->segments_left[i] = 0;
-		weights[i] = -1;
-		if (part->loaded && state->fates[i] == LOGQ_FATE_ASKED)
-		{
-			candidate_segments(state, part, &first, &last);
-			state->segments_left[i] = last - first;
-			weights[i] = first_segments_rows(state, part, first, last);
-		}
-	}
+		state->fates[i] = choose_fate(state, i, explain);
 	state->request.remaining = state->request.bound;
-	set_limit_shares(state, asked, weights);
+	state->request.handed_out = false;
+	set_limit_shares(state);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -548,28 +548,25 @@ static void
 plan_stream(LogqStream *stream, void *arg)
 {
 	LogqScanState *state = arg;
-	LogqPartition *part = stream->part;
 	int			index = stream - state->streams;
-	int			first;
-	int			last;
+	LogqPruned *pruned = &state->pruned[index];
 	int			i;
 
-	candidate_segments(state, part, &first, &last);
-	state->segments_known[index] = part->nsegments;
-	state->segments_left[index] = last - first;
-	stream->nfragments = last - first;
+	logq_prune_segments(state, index);
+	stream->nfragments = pruned->nleft;
 	stream->fragments = MemoryContextAllocHuge(stream->cxt,
-											   (last - first + 1) *
+											   (pruned->nleft + 1) *
 											   sizeof(LogqFragment));
-	for (i = 0; i < stream->nfragments; i++)
+	for (i = 0; i < pruned->nleft; i++)
 	{
 		/* newest first unless asked otherwise: that is where answers are */
-		const LogqSegment *seg =
-			&part->segments[state->order > 0 ? first + i : last - 1 - i];
+		int			at = state->order > 0 ? i : pruned->nleft - 1 - i;
+		const LogqSegment *seg = &stream->part->segments[pruned->left[at]];
 
 		stream->fragments[i].lower = seg->lower;
 		stream->fragments[i].upper = seg->upper;
-		stream->fragments[i].rows = seg->rows;
+		stream->fragments[i].rows = i < pruned->nexpected ?
+			pruned->expected[i] : seg->rows;
 		stream->fragments[i].name = MemoryContextStrdup(stream->cxt,
 														seg->name);
 	}
@@ -599,6 +596,7 @@ start_run(LogqScanState *state)
 							  &state->request,
 							  logq_scan_where(state,
 											  state->streams[i].part, true),
+							  state->trusted[i],
 							  plan_stream, state);
 		MemoryContextSwitchTo(old);
 	}

@@ -29,6 +29,8 @@ enum LogqPlanItem
 	LOGQ_PLAN_WHERE,			/* List of clauses, each a List of pieces */
 	LOGQ_PLAN_ORDER,			/* Integer: 1 ascending, -1 descending, 0 */
 	LOGQ_PLAN_PRUNE,			/* List of IntLists, see LogqPruneItem */
+	LOGQ_PLAN_PRUNE_NODES,		/* List of nodes, see LogqPruneKind */
+	LOGQ_PLAN_PRUNE_SETS,		/* Integer: position of the first set's qual */
 	LOGQ_PLAN_NPARAMS,			/* Integer: first so many of custom_exprs */
 	LOGQ_PLAN_RECHECK,			/* Integer: position of the remote clauses */
 	LOGQ_PLAN_PARTITION_QUAL,	/* Integer: position of quals on partition */
@@ -54,6 +56,39 @@ typedef enum LogqPruneOp
 	LOGQ_PRUNE_EQ_ANY			/* = ANY (array) */
 } LogqPruneOp;
 
+/*
+ * Conditions that choose segments, as nested Lists in the plan.  The first
+ * member is an Integer of this kind; what follows is Integers, too, where
+ * nothing else is said.  Nodes at the top are ANDed.
+ */
+typedef enum LogqPruneKind
+{
+	LOGQ_NODE_AND,				/* nodes */
+	LOGQ_NODE_OR,				/* nodes */
+	LOGQ_NODE_CONST,			/* param: the same for all rows */
+	LOGQ_NODE_RANGE,			/* column op param: ts or id */
+	LOGQ_NODE_SET,				/* column, number of the qual among the sets,
+								 * IntList of params that are LIKE patterns */
+	LOGQ_NODE_EQUAL,			/* column, is it = ANY, param, String: field of
+								 * filters or "" */
+	LOGQ_NODE_CONTAINS,			/* param: attrs @> */
+	LOGQ_NODE_WORDS				/* LogqPatternKind, is it ANY, param */
+} LogqPruneKind;
+
+/* Why a segment is not asked */
+typedef enum LogqPruneReason
+{
+	LOGQ_REASON_TIME,
+	LOGQ_REASON_ID,
+	LOGQ_REASON_LEVEL,
+	LOGQ_REASON_SERVICE,
+	LOGQ_REASON_TRACE_ID,
+	LOGQ_REASON_ATTRS,
+	LOGQ_REASON_WORDS,
+	LOGQ_REASON_SEVERAL,		/* an OR over several of them */
+	LOGQ_NREASONS
+} LogqPruneReason;
+
 /* ---------- prune.c ---------- */
 
 /* What the predicates leave possible; bounds are included */
@@ -68,10 +103,15 @@ typedef struct LogqBounds
 	Bitmapset  *numbers;		/* else they are these */
 } LogqBounds;
 
+extern bool logq_prune_bound(const LogqShipContext *cxt, Expr *clause,
+							 int *column, LogqPruneOp *operator,
+							 Node **compared);
 /* the prune step of a clause, as an IntList, or NIL */
 extern List *logq_prune_step(const LogqShipContext *cxt, Expr *clause,
 							 List **params);
 extern void logq_bounds_init(LogqBounds *bounds);
+/* the numbers of an array of integers, without NULLs, palloc'd; how many */
+extern int	logq_bounds_list(Datum array, int64 **numbers);
 extern void logq_bounds_apply(LogqBounds *bounds, LogqColumn column,
 							  LogqPruneOp op, Datum value, bool isnull,
 							  Oid type);
@@ -82,6 +122,50 @@ extern void logq_bounds_segments(const LogqBounds *bounds,
 								 const LogqPartition *part, int *first,
 								 int *last);
 
+/* ---------- prunetree.c ---------- */
+
+/*
+ * Add what a clause says of segments to the steps, the nodes, the parameters
+ * and the quals that choose from sets.  sent: partitions evaluate it.
+ */
+extern void logq_prune_clause(const LogqShipContext *cxt, Expr *clause,
+							  bool sent, List **steps, List **nodes,
+							  List **params, List **sets);
+
+/* ---------- prunerun.c ---------- */
+
+typedef struct LogqPruneNode LogqPruneNode;
+struct LogqScanState;
+
+/* prepare what the plan says; call with scan_cxt current */
+extern LogqPruneNode *logq_prune_prepare(struct LogqScanState *state,
+										 CustomScan *plan);
+/*
+ * Take up the parameters' values; call with run_cxt current.  False: nothing
+ * can match.
+ */
+extern bool logq_prune_begin(struct LogqScanState *state);
+
+/* ---------- segments.c ---------- */
+
+/* Segments of a partition that are left, as long as its catalog stays so */
+typedef struct LogqPruned
+{
+	bool		valid;
+	int64		version;
+	int64		changed;
+	int			known;			/* segments there are, -1: nobody knows */
+	int			nleft;
+	int		   *left;			/* indexes, ascending */
+	int			removed[LOGQ_NREASONS];
+	int			nexpected;		/* of an ordered scan with a LIMIT, the first */
+	double	   *expected;		/* segments in its order: rows that match, -1 */
+	double		weight;			/* their sum, -1: unknown */
+} LogqPruned;
+
+/* choose segments of the index-th stream's partition */
+extern void logq_prune_segments(struct LogqScanState *state, int index);
+
 /* ---------- scan.c ---------- */
 
 typedef enum LogqPartitionFate
@@ -89,7 +173,9 @@ typedef enum LogqPartitionFate
 	LOGQ_FATE_ASKED,
 	LOGQ_FATE_PRUNED_NAME,		/* by a qual on partition */
 	LOGQ_FATE_PRUNED_ID,
-	LOGQ_FATE_PRUNED_EMPTY		/* no row can match at all */
+	LOGQ_FATE_PRUNED_EMPTY,		/* no row can match at all */
+	LOGQ_FATE_PRUNED_SEGMENTS,	/* none of its segments is left */
+	LOGQ_NFATES
 } LogqPartitionFate;
 
 /* A stream's place in the wait set */
@@ -114,6 +200,7 @@ typedef struct LogqScanState
 	List	   *where;
 	int			order;
 	List	   *prune;
+	LogqPruneNode *prune_root;
 	int			nparams;
 	ExprState **params;
 	Oid		   *param_types;
@@ -136,8 +223,8 @@ typedef struct LogqScanState
 	int			nstreams;
 	LogqStream *streams;
 	LogqPartitionFate *fates;
-	int		   *segments_known;
-	int		   *segments_left;
+	LogqPruned *pruned;			/* by stream */
+	bool	   *trusted;		/* by stream: segments chosen before asking */
 
 	/* the merge, or the round over unordered streams */
 	LogqMerge	merge;
@@ -166,6 +253,12 @@ extern const CustomScanMethods logq_scan_methods;
 extern Node *logq_create_scan_state(CustomScan *cscan);
 /* evaluate parameters and choose partitions, without asking any */
 extern bool logq_scan_plan_partitions(LogqScanState *state, bool explain);
+/*
+ * Does a row with this value in one column, and NULL in all others, pass?
+ * value may be NULL.
+ */
+extern bool logq_scan_value_passes(LogqScanState *state, ExprState *qual,
+								   LogqColumn column, const char *value);
 extern char *logq_scan_where(LogqScanState *state, LogqPartition *part,
 							 bool values);
 

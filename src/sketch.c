@@ -24,7 +24,7 @@
 #include <xxhash.h>
 
 /* share of false positives that a new filter is made for */
-#define BLOOM_TARGET 0.01
+#define BLOOM_TARGET 0.004
 
 /* the one bit in each word of a block, by the Parquet specification */
 static const uint32_t bloom_salt[8] = {

@@ -25,7 +25,7 @@ extern uint64_t logq_hash(const void *data, size_t len);
 #define LOGQ_BLOOM_BLOCK 32		/* bytes of a block */
 #define LOGQ_BLOOM_MAX_LOG2 18	/* 8 MB */
 
-/* log2 of the number of blocks for about 1 % of false positives */
+/* log2 of the number of blocks for at most 0.4 % of false positives */
 extern int	logq_bloom_log2_blocks(uint64_t nvalues);
 /* bytes of a filter with its header */
 extern size_t logq_bloom_size(int log2_blocks);

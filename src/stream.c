@@ -26,6 +26,14 @@
  * was true at some moment of this scan it is not checked again: what was
  * added later was committed after the scan had begun.
  *
+ * A trusted stream has its fragments before it asks: our copy of the catalog
+ * was true a moment ago, and the scan has a LIMIT, which may well be satisfied
+ * before this partition's turn comes.  Should the version turn out to be
+ * another one when it does come, rows may have been handed out already that
+ * lie beyond a segment nobody knew of.  Of that segment only what follows the
+ * last row is asked, as if the rest of the partition had not been asked at
+ * all, so the order holds.
+ *
  * A segment that was dropped between the choice and the request is noticed by
  * the error (42P01) of its COPY, which comes before any row of it: the
  * catalog is read again and the segments that are gone are left out.
@@ -50,11 +58,11 @@
 
 #include "stream.h"
 
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /* how much of an outdated answer is read rather than hung up on */
 #define MAX_SKIPPED_BYTES (256 * 1024)
@@ -87,7 +95,7 @@ logq_stream_init(LogqStream *stream, LogqPartition *part, Oid userid)
 void
 logq_stream_start(LogqStream *stream, MemoryContext cxt,
 				  const LogqRequest *request, const char *where,
-				  LogqStreamPlanner planner, void *planner_arg)
+				  bool trusted, LogqStreamPlanner planner, void *planner_arg)
 {
 	logq_stream_finish(stream);
 
@@ -110,8 +118,17 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->reloads = 0;
 	stream->retried = false;
 	stream->has_row = false;
+	stream->has_key = false;
 	stream->released = false;
 	stream->scan_rows = 0;
+	stream->trusted = trusted && stream->part->loaded;
+	if (stream->trusted)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		logq_plan_fragments(stream);
+		MemoryContextSwitchTo(old);
+	}
 	INSTR_TIME_SET_CURRENT(stream->started);
 }
 
@@ -217,58 +234,6 @@ logq_stream_finish(LogqStream *stream)
 }
 
 /*
- * Choose fragments from the catalog as it is known now.
- */
-static void
-plan_fragments(LogqStream *stream)
-{
-	stream->nfragments = 0;
-	stream->batch_start = stream->batch_end = stream->batch_done = 0;
-	stream->batch_size = 0;
-	stream->resume = false;
-	stream->poor = false;
-	stream->planner(stream, stream->planner_arg);
-}
-
-/*
- * The catalog was read because a segment had gone: leave out of the fragments
- * not yet done those that are no longer there.  False: all are there, so the
- * error was about something else.
- */
-static bool
-forget_dropped_fragments(LogqStream *stream)
-{
-	int			from = stream->batch_start + stream->batch_done;
-	int			to = from;
-	int			i;
-
-	for (i = from; i < stream->nfragments; i++)
-	{
-		const LogqSegment *seg = logq_segment_for(stream->part,
-												  stream->fragments[i].lower);
-
-		if (seg != NULL && strcmp(seg->name, stream->fragments[i].name) == 0)
-			stream->fragments[to++] = stream->fragments[i];
-	}
-	if (to == stream->nfragments)
-		return false;
-	stream->nfragments = to;
-	stream->batch_start = stream->batch_end = from;
-	stream->batch_done = 0;
-	stream->resume = false;
-	return true;
-}
-
-/*
- * Report a failed or unexpected result; the stream is over.
- */
-static void
-stream_error(LogqStream *stream, PGresult *res)
-{
-	logq_report_remote_error(ERROR, stream->conn, res, stream->sql);
-}
-
-/*
  * Read a version from a result; frees it.
  */
 static int64
@@ -288,102 +253,6 @@ result_version(LogqStream *stream, PGresult *res)
 	version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 	PQclear(res);
 	return version;
-}
-
-/*
- * Ask for everything at once over the transaction's own writing connection
- * and put it into a file.  Waits, as the connection must be free before
- * anything else happens.
- */
-static void
-spool_request(LogqStream *stream)
-{
-	LogqConn   *conn = stream->conn;
-	PGresult   *volatile res = NULL;
-	char	   *volatile message = NULL;
-	StringInfoData sql;
-	int			i;
-
-	/* the list of segments as this transaction sees it */
-	logq_catalog_load(stream->part, conn);
-	plan_fragments(stream);
-	stream->confirmed = true;
-	stream->batch_end = stream->nfragments;
-	stream->fragments_asked += stream->nfragments;
-	logq_decode_start(&stream->decoder, stream->request->nfields);
-	stream->spool = BufFileCreateTemp(false);
-	stream->state = LOGQ_STREAM_SPOOLED;
-	if (stream->nfragments == 0)
-		return;
-
-	initStringInfo(&sql);
-	for (i = 0; i < stream->nfragments; i++)
-	{
-		appendStringInfoString(&sql, "COPY (");
-		logq_fragment_sql(&sql, stream->request,
-						  quote_identifier(stream->fragments[i].name),
-						  stream->where, NULL, stream->request->bound);
-		appendStringInfoString(&sql, ") TO STDOUT (FORMAT binary); ");
-	}
-	stream->sql = sql.data;
-	logq_conn_send(conn, sql.data);
-	stream->requests++;
-
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			PGresult   *current = res;
-			ExecStatusType status = PQresultStatus(current);
-			int			len;
-
-			if (status != PGRES_COMMAND_OK && status != PGRES_COPY_OUT)
-			{
-				res = NULL;
-				stream_error(stream, current);
-			}
-			PQclear(current);
-			res = NULL;
-			while (status == PGRES_COPY_OUT)
-			{
-				char	   *piece;
-
-				len = PQgetCopyData(conn->pg, &piece, 1);
-				if (len < 0)
-				{
-					/* end of the fragment; an error comes as a result */
-					len = -1;
-					BufFileWrite(stream->spool, &len, sizeof(len));
-					break;
-				}
-				if (len == 0)
-				{
-					(void) logq_conn_wait(conn, WL_SOCKET_READABLE, 0);
-					if (PQconsumeInput(conn->pg) == 0)
-						stream_error(stream, NULL);
-					continue;
-				}
-				message = piece;
-				BufFileWrite(stream->spool, &len, sizeof(len));
-				BufFileWrite(stream->spool, piece, len);
-				message = NULL;
-				PQfreemem(piece);
-			}
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(res);
-		PQfreemem(message);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (BufFileSeek(stream->spool, 0, 0, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not rewind temporary file for partition \"%s\"",
-						stream->part->name)));
 }
 
 /*
@@ -408,7 +277,7 @@ open_connection(LogqStream *stream, bool fresh)
 		stream->conn = conn;
 		stream->borrowed = true;
 		stream->generation++;
-		spool_request(stream);
+		logq_spool_request(stream);
 		/* others may use it now; we are done with it */
 		stream->conn = NULL;
 		stream->borrowed = false;
@@ -421,6 +290,26 @@ open_connection(LogqStream *stream, bool fresh)
 	stream->generation++;
 	stream->ready_events = 0;
 	stream->state = LOGQ_STREAM_CONNECTING;
+}
+
+/*
+ * The partition's catalog has another version than the fragments were chosen
+ * by.  Perhaps our tables, or another scan of this session, know it already;
+ * else it must be read, unless somebody has moved it on meanwhile.
+ */
+static void
+catalog_moved(LogqStream *stream)
+{
+	LogqPartition *part = stream->part;
+	LogqConfirmation known;
+
+	logq_catalog_update(part);
+	if (part->version != stream->new_version)
+		part->loaded = false;
+	/* others may trust the outdated copy; the worker shall have a look */
+	if (logq_shmem_get(part->number, &known) &&
+		known.version != stream->new_version)
+		logq_shmem_doubt(part->number);
 }
 
 /*
@@ -446,8 +335,11 @@ open_request(LogqStream *stream)
 	}
 	else
 	{
-		if (!stream->confirmed && stream->reloads == 0)
-			plan_fragments(stream);
+		/* a trusted stream that has not asked yet has its fragments */
+		if (!stream->confirmed && stream->reloads == 0 &&
+			!(stream->trusted && stream->batch_end == 0 &&
+			  stream->plan_version == stream->part->version))
+			logq_plan_fragments(stream);
 		if (stream->confirmed && stream->batch_end >= stream->nfragments)
 		{
 			stream->state = LOGQ_STREAM_DONE;
@@ -459,6 +351,7 @@ open_request(LogqStream *stream)
 	if (stream->sql != NULL)
 		pfree(stream->sql);
 	stream->sql = sql;
+	stream->asked_at = GetCurrentTimestamp();
 	logq_conn_send(stream->conn, sql);
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
@@ -478,15 +371,16 @@ request_ended(LogqStream *stream)
 
 		stream->load = NULL;
 		logq_catalog_load_end(load, stream->new_version);
+		logq_catalog_confirm(stream->part, stream->asked_at);
 		stream->confirmed = true;
 		if (!dropped)
 		{
 			MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
-			plan_fragments(stream);
+			logq_plan_fragments(stream);
 			MemoryContextSwitchTo(old);
 		}
-		else if (!forget_dropped_fragments(stream))
+		else if (!logq_forget_dropped_fragments(stream))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("partition \"%s\" lacks a segment that its catalog has",
@@ -497,7 +391,7 @@ request_ended(LogqStream *stream)
 	}
 	if (stream->stale)
 	{
-		stream->part->loaded = false;
+		catalog_moved(stream);
 		open_request(stream);
 		return;
 	}
@@ -529,7 +423,7 @@ request_failed(LogqStream *stream, PGresult *res)
 		/* the failed transaction must be ended before the next request */
 		drop_connection(stream, false);
 		if (stream->stale)
-			stream->part->loaded = false;
+			catalog_moved(stream);
 		else
 		{
 			stream->reloads++;
@@ -553,7 +447,7 @@ request_failed(LogqStream *stream, PGresult *res)
 				 errhint("Run SELECT logq.add_partition(%s) to create it.",
 						 quote_literal_cstr(stream->part->name))));
 	}
-	stream_error(stream, res);
+	logq_stream_error(stream, res);
 }
 
 /*
@@ -585,20 +479,6 @@ retry_lost_connection(LogqStream *stream, const PGresult *res)
 }
 
 /*
- * Report bytes that are not what was asked for.
- */
-static void
-decode_failed(LogqStream *stream)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 errmsg("could not read the rows of partition \"%s\": %s",
-					stream->part->name,
-					stream->decoder.error ? stream->decoder.error :
-					"the data ended within a row")));
-}
-
-/*
  * Take a result that is ready.  False: more input is needed.
  */
 static bool
@@ -615,7 +495,7 @@ take_result(LogqStream *stream)
 		if (PQstatus(pg) != CONNECTION_OK)
 		{
 			if (!retry_lost_connection(stream, NULL))
-				stream_error(stream, NULL);
+				logq_stream_error(stream, NULL);
 			return true;
 		}
 		stream->conn->state = LOGQ_CONN_IDLE;
@@ -629,11 +509,15 @@ take_result(LogqStream *stream)
 			if (strncmp(PQcmdStatus(res), "COPY", 4) == 0 &&
 				stream->load == NULL)
 			{
-				stream->batch_done++;
 				PQclear(res);
-				/* a clean end has had its trailer */
-				if (!stream->stale && !stream->decoder.ended)
-					decode_failed(stream);
+				/* what is skipped was not done: our bound must not move */
+				if (!stream->stale)
+				{
+					stream->batch_done++;
+					/* a clean end has had its trailer */
+					if (!stream->decoder.ended)
+						logq_stream_decode_failed(stream);
+				}
 			}
 			else
 				PQclear(res);
@@ -642,8 +526,12 @@ take_result(LogqStream *stream)
 			stream->new_version = result_version(stream, res);
 			if (stream->load == NULL)
 			{
-				if (stream->new_version == stream->part->version)
+				if (stream->new_version == stream->plan_version)
+				{
 					stream->confirmed = true;
+					if (stream->new_version == stream->part->version)
+						logq_catalog_confirm(stream->part, stream->asked_at);
+				}
 				else
 					stream->stale = true;
 			}
@@ -662,89 +550,6 @@ take_result(LogqStream *stream)
 			break;
 	}
 	return true;
-}
-
-/*
- * A row was decoded: note its key.
- */
-static void
-row_arrived(LogqStream *stream)
-{
-	const LogqRequest *request = stream->request;
-
-	if (stream->scan_rows++ == 0 && stream->first_row_ms < 0)
-	{
-		instr_time	now;
-
-		INSTR_TIME_SET_CURRENT(now);
-		INSTR_TIME_SUBTRACT(now, stream->started);
-		stream->first_row_ms = INSTR_TIME_GET_MILLISEC(now);
-	}
-	stream->rows++;
-	stream->batch_rows++;
-	stream->fragment_rows++;
-	if (request->ordered)
-	{
-		const LogqField *ts = &stream->fields[request->ts_field];
-		const LogqField *id = &stream->fields[request->id_field];
-		int64		new_ts;
-		int64		new_id;
-
-		if (ts->len != 8 || id->len != 8)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROTOCOL_VIOLATION),
-					 errmsg("partition \"%s\" sent a row without a key",
-							stream->part->name)));
-		new_ts = logq_decode_int64(ts->data);
-		new_id = logq_decode_int64(id->data);
-		/* a merge of unordered streams would be silently wrong */
-		if (stream->scan_rows > 1 &&
-			(request->descending ?
-			 new_ts > stream->ts ||
-			 (new_ts == stream->ts && new_id > stream->id) :
-			 new_ts < stream->ts ||
-			 (new_ts == stream->ts && new_id < stream->id)))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("partition \"%s\" sent rows out of order",
-							stream->part->name)));
-		stream->ts = new_ts;
-		stream->id = new_id;
-	}
-	stream->has_row = true;
-}
-
-/*
- * The message is about to go: let the decoder keep what it has of a row that
- * goes on in the next one.
- */
-static void
-keep_cut_row(LogqDecoder *decoder)
-{
-	if (decoder->pos < decoder->len && !decoder->reading_carry &&
-		!decoder->ended)
-		(void) logq_decode_feed(decoder, "", 0);
-}
-
-/*
- * Decode from the message at hand.  True: a row is there.
- */
-static bool
-decode_row(LogqStream *stream)
-{
-	switch (logq_decode_next(&stream->decoder, stream->fields))
-	{
-		case LOGQ_DECODE_ROW:
-			row_arrived(stream);
-			return true;
-		case LOGQ_DECODE_ERROR:
-			decode_failed(stream);
-			break;
-		case LOGQ_DECODE_MORE:
-		case LOGQ_DECODE_END:
-			break;
-	}
-	return false;
 }
 
 /*
@@ -781,122 +586,13 @@ take_message(LogqStream *stream)
 		if (stream->skipped_bytes > MAX_SKIPPED_BYTES)
 		{
 			drop_connection(stream, false);
-			stream->part->loaded = false;
+			catalog_moved(stream);
 			open_connection(stream, false);
 		}
 	}
 	else if (!logq_decode_feed(&stream->decoder, message, len))
-		decode_failed(stream);
+		logq_stream_decode_failed(stream);
 	return true;
-}
-
-/*
- * The next row from the file.
- */
-static LogqStreamResult
-advance_spooled(LogqStream *stream)
-{
-	for (;;)
-	{
-		int			len;
-
-		if (stream->spool_buf != NULL && decode_row(stream))
-			return LOGQ_STREAM_ROW;
-		keep_cut_row(&stream->decoder);
-		if (stream->batch_done == stream->nfragments)
-			break;
-		if (BufFileRead(stream->spool, &len, sizeof(len)) != sizeof(len))
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not read temporary file for partition \"%s\"",
-							stream->part->name)));
-		if (len < 0)
-		{
-			if (!stream->decoder.ended)
-				decode_failed(stream);
-			stream->batch_done++;
-			logq_decode_start(&stream->decoder, stream->request->nfields);
-			continue;
-		}
-		if (len > stream->spool_buf_size)
-		{
-			if (stream->spool_buf != NULL)
-				pfree(stream->spool_buf);
-			stream->spool_buf_size = Max(len, 8192);
-			stream->spool_buf = MemoryContextAllocHuge(stream->cxt,
-													   stream->spool_buf_size);
-		}
-		if (BufFileRead(stream->spool, stream->spool_buf, len) != len)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not read temporary file for partition \"%s\"",
-							stream->part->name)));
-		stream->bytes += len;
-		if (!logq_decode_feed(&stream->decoder, stream->spool_buf, len))
-			decode_failed(stream);
-	}
-	BufFileClose(stream->spool);
-	stream->spool = NULL;
-	stream->state = LOGQ_STREAM_DONE;
-	return LOGQ_STREAM_END;
-}
-
-/*
- * The fragment that the next row can come from, or nfragments.
- */
-static int
-next_fragment(const LogqStream *stream)
-{
-	if (stream->state == LOGQ_STREAM_HELD)
-		return stream->batch_end;
-	return Min(stream->batch_start + stream->batch_done, stream->nfragments);
-}
-
-/*
- * Until the catalog is confirmed nothing is known; from then on the bounds of
- * the segments, which never change, and the row handed out last.
- */
-void
-logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id)
-{
-	const LogqRequest *request = stream->request;
-	int			next = next_fragment(stream);
-	bool		desc = request->descending;
-
-	*id = desc ? PG_INT64_MAX : PG_INT64_MIN;
-	if (!stream->confirmed)
-	{
-		*ts = desc ? PG_INT64_MAX : PG_INT64_MIN;
-		return;
-	}
-	if (next >= stream->nfragments)
-	{
-		/* only the end is to come */
-		*ts = desc ? PG_INT64_MIN : PG_INT64_MAX;
-		return;
-	}
-	*ts = desc ? Min(stream->fragments[next].upper - 1, request->ts_high) :
-		Max(stream->fragments[next].lower, request->ts_low);
-	if (stream->scan_rows > 0 &&
-		(desc ? stream->ts <= *ts : stream->ts >= *ts))
-	{
-		*ts = stream->ts;
-		*id = stream->id;
-	}
-}
-
-/*
- * How far the next segment reaches in the merge's order.
- */
-int64
-logq_stream_horizon(const LogqStream *stream)
-{
-	int			next = next_fragment(stream);
-
-	if (!stream->confirmed || next >= stream->nfragments)
-		return stream->request->descending ? PG_INT64_MAX : PG_INT64_MIN;
-	return stream->request->descending ? stream->fragments[next].lower :
-		stream->fragments[next].upper - 1;
 }
 
 /*
@@ -951,7 +647,7 @@ logq_stream_advance(LogqStream *stream)
 					if (rc < 0 || PQconsumeInput(stream->conn->pg) == 0)
 					{
 						if (!retry_lost_connection(stream, NULL))
-							stream_error(stream, NULL);
+							logq_stream_error(stream, NULL);
 						break;
 					}
 					stream->wait_events = WL_SOCKET_READABLE |
@@ -967,9 +663,9 @@ logq_stream_advance(LogqStream *stream)
 			case LOGQ_STREAM_COPYING:
 				if (stream->message != NULL)
 				{
-					if (decode_row(stream))
+					if (logq_stream_decode_row(stream))
 						return LOGQ_STREAM_ROW;
-					keep_cut_row(&stream->decoder);
+					logq_stream_keep_cut_row(&stream->decoder);
 					free_message(stream);
 				}
 				if (take_message(stream))
@@ -977,7 +673,7 @@ logq_stream_advance(LogqStream *stream)
 				goto need_input;
 
 			case LOGQ_STREAM_SPOOLED:
-				return advance_spooled(stream);
+				return logq_spool_advance(stream);
 
 			case LOGQ_STREAM_DONE:
 				if (stream->conn != NULL)
@@ -996,7 +692,7 @@ need_input:
 		if (PQconsumeInput(stream->conn->pg) == 0)
 		{
 			if (!retry_lost_connection(stream, NULL))
-				stream_error(stream, NULL);
+				logq_stream_error(stream, NULL);
 		}
 		consumed = true;
 	}

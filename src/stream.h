@@ -8,7 +8,7 @@
 #ifndef LOGQ_STREAM_H
 #define LOGQ_STREAM_H
 
-#include "logq.h"
+#include "catalog.h"
 
 #include "portability/instr_time.h"
 #include "storage/buffile.h"
@@ -20,7 +20,7 @@ typedef struct LogqFragment
 {
 	TimestampTz lower;
 	TimestampTz upper;
-	double		rows;			/* estimate, -1: none */
+	double		rows;			/* estimate of those that match, -1: none */
 	char	   *name;
 } LogqFragment;
 
@@ -58,6 +58,10 @@ typedef struct LogqRequest
 	int64		ts_high;
 	int64		bound;			/* rows the scan needs at most, -1: all */
 	int64		remaining;		/* of bound, rows not yet handed out */
+	/* an ordered scan's last row so far, whichever stream it came from */
+	bool		handed_out;
+	int64		last_ts;
+	int64		last_id;
 } LogqRequest;
 
 typedef struct LogqStream LogqStream;
@@ -94,12 +98,16 @@ struct LogqStream
 	int64		batch_rows;		/* rows that came for this batch */
 	int64		fragment_rows;	/* and for its last fragment so far */
 	int64		batch_ask;		/* rows it was meant to bring, 0: any */
+	double		batch_expected; /* rows it was likely to bring, -1: unknown */
 	int64		share;			/* rows to ask for first, 0: all */
 	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
 
 	char	   *sql;			/* the last request, for errors */
 	LogqCatalogLoad *load;		/* while the catalog is being read */
+	bool		trusted;		/* fragments chosen before asking, see stream.c */
+	int64		plan_version;	/* of the catalog they were chosen by */
+	TimestampTz asked_at;		/* when the last request was sent */
 	bool		confirmed;		/* the catalog was true in this scan */
 	bool		stale;			/* the version did not match: skip rows */
 	int			reloads;
@@ -118,6 +126,7 @@ struct LogqStream
 	int64		ts;
 	int64		id;
 	bool		has_row;
+	bool		has_key;		/* ts and id are where to go on from */
 
 	/* of this scan or rescan */
 	int64		scan_rows;
@@ -134,7 +143,8 @@ extern void logq_stream_init(LogqStream *stream, LogqPartition *part,
 							 Oid userid);
 extern void logq_stream_start(LogqStream *stream, MemoryContext cxt,
 							  const LogqRequest *request, const char *where,
-							  LogqStreamPlanner planner, void *planner_arg);
+							  bool trusted, LogqStreamPlanner planner,
+							  void *planner_arg);
 extern LogqStreamResult logq_stream_advance(LogqStream *stream);
 /* no row that is still to come stands before this key in the merge's order */
 extern void logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id);
@@ -145,7 +155,26 @@ extern void logq_stream_finish(LogqStream *stream);
 /* free at once what is not palloc'd; never throws */
 extern void logq_stream_abandon(LogqStream *stream);
 
+/* report a failed or unexpected result, which ends the stream */
+extern void logq_stream_error(LogqStream *stream, PGresult *res);
+
+/* ---------- rows.c ---------- */
+
+/* decode from the message at hand; true: a row is there */
+extern bool logq_stream_decode_row(LogqStream *stream);
+/* the message is about to go: keep what it has of a cut row */
+extern void logq_stream_keep_cut_row(LogqDecoder *decoder);
+extern void logq_stream_decode_failed(LogqStream *stream);
+/* ask over the transaction's own connection, into a file; waits */
+extern void logq_spool_request(LogqStream *stream);
+extern LogqStreamResult logq_spool_advance(LogqStream *stream);
+
 /* ---------- batch.c ---------- */
+
+/* choose fragments from the catalog as it is known now */
+extern void logq_plan_fragments(LogqStream *stream);
+/* leave out those that a fresh catalog lacks; false: all are there */
+extern bool logq_forget_dropped_fragments(LogqStream *stream);
 
 /* SQL of the next request, whose fragments are chosen here */
 extern char *logq_batch_request(LogqStream *stream);

@@ -8,7 +8,7 @@
 #ifndef LOGQ_WRITE_H
 #define LOGQ_WRITE_H
 
-#include "logq.h"
+#include "catalog.h"
 
 #include "lib/stringinfo.h"
 

@@ -42,7 +42,7 @@
  */
 #include "postgres.h"
 
-#include "logq.h"
+#include "catalog.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -59,6 +59,9 @@
 #define SUBABORT_TIMEOUT 10000
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+/* which also tells whether we have changed the catalog, or others have */
+#define COMMIT_SQL \
+	"SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; COMMIT"
 
 typedef enum CommitOutcome
 {
@@ -83,6 +86,7 @@ typedef struct WriteXact
 								 * the local one has not yet committed */
 	bool		changing;		/* see the head of the file */
 	bool		copying;
+	int64		version;		/* of the catalog, at commit; 0: unknown */
 	CommitOutcome outcome;
 	PGresult   *res;			/* of the last command; freed on abort */
 	struct WriteXact *next;
@@ -216,6 +220,13 @@ collect_command(WriteXact *wx)
 			break;
 		if (!ok)
 		{
+			PQclear(res);
+			continue;
+		}
+		if (PQresultStatus(res) == PGRES_TUPLES_OK)
+		{
+			if (PQntuples(res) == 1)
+				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			PQclear(res);
 			continue;
 		}
@@ -602,6 +613,27 @@ check_before_commit(WriteXact *wx)
 }
 
 /*
+ * A commit may have changed the partition's catalog: a late row opens its
+ * segment again.  Whoever reads after us must not trust a copy from before.
+ * Never throws.
+ */
+static void
+doubt_catalog(WriteXact *wx)
+{
+	LogqConfirmation known;
+
+	if (wx->part == NULL || wx->outcome == COMMIT_NOT_SENT ||
+		wx->outcome == COMMIT_FAILED)
+		return;
+	if (wx->version == 0 || wx->version != wx->part->version)
+		wx->part->confirmed_at = 0;
+	if (wx->version == 0 ||
+		(logq_shmem_get(wx->part->number, &known) &&
+		 known.version != wx->version))
+		logq_shmem_doubt(wx->part->number);
+}
+
+/*
  * Commit all remote transactions.
  */
 static void
@@ -631,7 +663,7 @@ commit_write_xacts(void)
 	{
 		wx->changing = true;
 		/* after a failure, as little as possible shall be stored */
-		if (!send_command(wx, "COMMIT"))
+		if (!send_command(wx, COMMIT_SQL))
 		{
 			failed = wx;
 			break;
@@ -657,6 +689,7 @@ commit_write_xacts(void)
 			wx->changing = false;
 		}
 		/* else the connection was lost, and nobody knows */
+		doubt_catalog(wx);
 		if (wx->outcome != COMMIT_DONE && failed == NULL)
 			failed = wx;
 	}
@@ -703,6 +736,9 @@ abort_write_xacts(void)
 	for (wx = write_xacts; wx != NULL; wx = wx->next)
 	{
 		clear_result(wx);
+		/* interrupted while the answer was awaited */
+		if (wx->outcome == COMMIT_SENT)
+			doubt_catalog(wx);
 		/* a catalog read over this connection may show what never was */
 		if (wx->part != NULL)
 			wx->part->loaded = false;

@@ -1,5 +1,7 @@
 -- Which partitions and segments are asked
 SET timezone = 'UTC';
+-- count those who are asked, whatever is known of their segments
+SET logq.strict_pruning = on;
 INSERT INTO logq.logs (ts, service, message, partition)
 	SELECT timestamptz '2023-01-01' + g * interval '1 hour', 'prune', g::text, 'p' || 1 + g % 3
 	FROM generate_series(0, 29) g;

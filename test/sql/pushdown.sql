@@ -1,5 +1,7 @@
 -- What is sent to the partitions, and what is not
 SET timezone = 'UTC';
+-- whatever is known of segments
+SET logq.strict_pruning = on;
 CREATE FUNCTION pg_temp.remote_sql(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE line text;
 BEGIN
@@ -72,6 +74,8 @@ RESET logq.enable_column_pruning;
 SET plan_cache_mode = force_generic_plan;
 PREPARE by_service(text, int) AS SELECT id FROM logq.logs WHERE service = $1 ORDER BY ts DESC LIMIT $2;
 SELECT pg_temp.remote_sql($$EXECUTE by_service('it''s', 7)$$);
+SET logq.enable_partition_pruning = off;
 SELECT pg_temp.remote_sql('EXECUTE by_service(NULL, NULL)');
+RESET logq.enable_partition_pruning;
 RESET plan_cache_mode;
 DEALLOCATE by_service;

@@ -1,5 +1,7 @@
 -- logq.search is inlined: no Function Scan, the conditions at the partitions
 SET timezone = 'UTC';
+-- whatever is known of segments
+SET logq.strict_pruning = on;
 CREATE FUNCTION pg_temp.plan(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE line text;
 BEGIN

@@ -232,10 +232,10 @@ check_bloom_sizes(void)
 	{
 		int			log2_blocks = logq_bloom_log2_blocks(n);
 
-		nwrong += logq_bloom_fpp(log2_blocks, n) > 0.01 ||
-			(log2_blocks > 0 && logq_bloom_fpp(log2_blocks - 1, n) <= 0.01);
+		nwrong += logq_bloom_fpp(log2_blocks, n) > 0.004 ||
+			(log2_blocks > 0 && logq_bloom_fpp(log2_blocks - 1, n) <= 0.004);
 	}
-	ok(nwrong == 0, "a filter is the smallest with 1 %% of false positives");
+	ok(nwrong == 0, "a filter is the smallest with 0.4 %% of false positives");
 	ok(logq_bloom_log2_blocks(UINT64_C(1) << 40) == LOGQ_BLOOM_MAX_LOG2 &&
 	   logq_bloom_log2_blocks(UINT64_MAX) == LOGQ_BLOOM_MAX_LOG2 &&
 	   logq_bloom_size(LOGQ_BLOOM_MAX_LOG2) == 16 + 8 * 1024 * 1024,

@@ -1,0 +1,457 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		Starts and stops the maintenance workers, one for each database in
+ *		logq.databases; and what all workers share.
+ *
+ * The launcher is started with the server, when the library is preloaded, and
+ * again whenever it has ended.  It has no database and reads no table.  Its
+ * workers are never restarted by the postmaster; the launcher does so, five
+ * seconds after one has ended, and later and later (up to half a minute) when
+ * it never lasts, as in a database that does not exist.
+ *
+ * Failure cases: a launcher that was started anew finds the workers of the
+ * one before in shared memory and leaves them alone.  A crash of any process
+ * ends all of them; the postmaster then starts the launcher, and it the rest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "maintain.h"
+
+#include "access/xact.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procsignal.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#define RESTART_MS 5000
+#define MAX_RESTART_MS 30000
+/* one that has run for so long was in order */
+#define GOOD_RUN_MS 10000
+
+/* A database that wants a worker; in TopMemoryContext */
+typedef struct Database
+{
+	char		name[NAMEDATALEN];
+	bool		wanted;
+	BackgroundWorkerHandle *handle; /* NULL: not started by us */
+	TimestampTz started_at;
+	TimestampTz retry_at;
+	int			backoff;		/* ms */
+} Database;
+
+static List *databases = NIL;
+
+/*
+ * Names in logq.databases, as a list of char *, palloc'd.  False: it is not a
+ * list of names.
+ */
+static bool
+wanted_databases(List **names)
+{
+	*names = NIL;
+	if (logq_databases == NULL)
+		return true;
+	return SplitIdentifierString(pstrdup(logq_databases), ',', names);
+}
+
+/*
+ * Is a database to have a worker?  A setting that cannot be read changes
+ * nothing, so then, too.
+ */
+bool
+logq_worker_wanted(const char *database_name)
+{
+	List	   *names;
+	ListCell   *lc;
+
+	if (!wanted_databases(&names))
+		return true;
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), database_name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Does this database have a maintenance worker, or will it have one soon?
+ */
+bool
+logq_worker_runs_here(void)
+{
+	const char *name;
+
+	if (logq_find_worker(LOGQ_WORKER_MAINTENANCE, NULL) != 0)
+		return true;
+	name = get_database_name(MyDatabaseId);
+	return logq_shmem_available() && name != NULL && logq_worker_wanted(name);
+}
+
+/*
+ * Register the launcher, while that is possible.
+ */
+void
+logq_worker_init(void)
+{
+	BackgroundWorker worker;
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	MemSet(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = RESTART_MS / 1000;
+	strlcpy(worker.bgw_library_name, "logq", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "logq_launcher_main",
+			sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "logq launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "logq launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+/* ---------- what all workers share ---------- */
+
+/*
+ * Start a worker for a database, which is given by its name to the maintenance
+ * worker and by its oid to the sealer.  We are woken when it starts and when
+ * it ends.  The handle is for as long as this process lives; NULL: there is
+ * no room for it, which is logged once.
+ */
+BackgroundWorkerHandle *
+logq_start_worker(LogqWorkerKind kind, const char *database_name,
+				  Oid database)
+{
+	static bool complained = false;
+	bool		is_sealer = kind == LOGQ_WORKER_SEALER;
+	const char *type = is_sealer ? "logq sealer" : "logq maintenance";
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle = NULL;
+	MemoryContext old;
+
+	MemSet(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "logq", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name,
+			is_sealer ? "logq_sealer_main" : "logq_maintenance_main",
+			sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s %s", type,
+			 database_name);
+	strlcpy(worker.bgw_type, type, sizeof(worker.bgw_type));
+	strlcpy(worker.bgw_extra, database_name, sizeof(worker.bgw_extra));
+	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	worker.bgw_notify_pid = MyProcPid;
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (RegisterDynamicBackgroundWorker(&worker, &handle))
+		complained = false;
+	else
+	{
+		handle = NULL;
+		if (!complained)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start \"%s\": too many background workers",
+							worker.bgw_name),
+					 errhint("Raise max_worker_processes.")));
+		complained = true;
+	}
+	MemoryContextSwitchTo(old);
+	return handle;
+}
+
+/*
+ * Settings of a worker's session: whatever the configuration says, its
+ * transactions are simple ones.  What they write can be copied again, so no
+ * commit waits for the disk or a standby.
+ */
+void
+logq_worker_session(const char *name)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"synchronous_commit", "off"},
+		{"lock_timeout", "500ms"},
+		{"row_security", "off"}
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_OVERRIDE);
+	pgstat_report_appname(name);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * Call function(arg) in a transaction.  NULL: it was committed.  Otherwise
+ * the error, in cxt, which is the current context afterwards in any case.
+ */
+ErrorData *
+logq_worker_transaction(void (*function) (void *arg), void *arg,
+						MemoryContext cxt)
+{
+	ErrorData  *volatile edata = NULL;
+
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		function(arg);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	pgstat_report_stat(false);
+	return edata;
+}
+
+/*
+ * What an error says, in one line, palloc'd.
+ */
+char *
+logq_worker_error_text(const ErrorData *edata)
+{
+	char	   *text;
+	char	   *p;
+
+	text = edata->detail ?
+		psprintf("%s: %s", edata->message, edata->detail) :
+		pstrdup(edata->message);
+	for (p = text; *p != '\0'; p++)
+		if (*p == '\n' || *p == '\t')
+			*p = ' ';
+	return text;
+}
+
+/*
+ * Take a new connection to a partition as the owner of its server.  In a
+ * transaction.
+ */
+LogqConn *
+logq_worker_connect(LogqPartition *part)
+{
+	ForeignServer *server;
+
+	if (!OidIsValid(part->serverid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" does not exist", part->name)));
+	server = GetForeignServer(part->serverid);
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							   ObjectIdGetDatum(server->owner),
+							   ObjectIdGetDatum(part->serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							   ObjectIdGetDatum(InvalidOid),
+							   ObjectIdGetDatum(part->serverid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no user mapping for \"%s\", the owner of server \"%s\"",
+						GetUserNameFromId(server->owner, false),
+						part->name)));
+	return logq_conn_acquire(part->serverid, server->owner, true);
+}
+
+/* ---------- the launcher ---------- */
+
+/*
+ * Start the worker of a database.
+ */
+static void
+start_worker(Database *db, TimestampTz now)
+{
+	db->started_at = now;
+	db->handle = logq_start_worker(LOGQ_WORKER_MAINTENANCE, db->name,
+								   InvalidOid);
+	if (db->handle == NULL)
+		db->retry_at = TimestampTzPlusMilliseconds(now, MAX_RESTART_MS);
+}
+
+/*
+ * Take logq.databases over into our list.
+ */
+static void
+read_setting(void)
+{
+	List	   *names;
+	ListCell   *lc;
+
+	if (!wanted_databases(&names))
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid list syntax in parameter \"%s\"",
+						"logq.databases"),
+				 errhint("Give names of databases, separated by commas.")));
+		return;					/* all stays as it was */
+	}
+
+	foreach(lc, databases)
+		((Database *) lfirst(lc))->wanted = false;
+	foreach(lc, names)
+	{
+		const char *name = lfirst(lc);
+		Database   *db = NULL;
+		ListCell   *lc2;
+
+		foreach(lc2, databases)
+			if (strcmp(((Database *) lfirst(lc2))->name, name) == 0)
+				db = lfirst(lc2);
+		if (db == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			db = palloc0(sizeof(Database));
+			strlcpy(db->name, name, NAMEDATALEN);
+			db->backoff = RESTART_MS;
+			databases = lappend(databases, db);
+			MemoryContextSwitchTo(old);
+		}
+		db->wanted = true;
+	}
+
+	foreach(lc, databases)
+	{
+		Database   *db = lfirst(lc);
+
+		if (db->wanted)
+			continue;
+		/* a worker that is not ours sees for itself that it is not wanted */
+		if (db->handle != NULL)
+		{
+			TerminateBackgroundWorker(db->handle);
+			pfree(db->handle);
+		}
+		databases = foreach_delete_current(databases, lc);
+		pfree(db);
+	}
+}
+
+/*
+ * See after one database.  Returns when to look again, 0: when woken.
+ */
+static TimestampTz
+look_after(Database *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	pid_t		pid;
+
+	if (db->handle != NULL)
+	{
+		switch (GetBackgroundWorkerPid(db->handle, &pid))
+		{
+			case BGWH_STARTED:
+			case BGWH_NOT_YET_STARTED:
+				return 0;
+			case BGWH_POSTMASTER_DIED:
+				proc_exit(1);
+			case BGWH_STOPPED:
+				break;
+		}
+		pfree(db->handle);
+		db->handle = NULL;
+		if (TimestampDifferenceExceeds(db->started_at, now, GOOD_RUN_MS))
+			db->backoff = RESTART_MS;
+		db->retry_at = TimestampTzPlusMilliseconds(now, db->backoff);
+		db->backoff = Min(db->backoff * 2, MAX_RESTART_MS);
+	}
+	if (now < db->retry_at)
+		return db->retry_at;
+	if (logq_find_worker(LOGQ_WORKER_MAINTENANCE, db->name) != 0)
+	{
+		/* that of a launcher before us, about whose end nobody tells us */
+		db->retry_at = TimestampTzPlusMilliseconds(now, RESTART_MS);
+		return db->retry_at;
+	}
+	start_worker(db, now);
+	return db->handle != NULL ? 0 : db->retry_at;
+}
+
+/*
+ * The launcher.
+ */
+void
+logq_launcher_main(Datum arg)
+{
+	MemoryContext cxt;
+	ListCell   *lc;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	/* tells that a worker has ended; ignored by those without a database */
+	pqsignal(SIGUSR1, procsignal_sigusr1_handler);
+	BackgroundWorkerUnblockSignals();
+
+	cxt = AllocSetContextCreate(TopMemoryContext, "logq launcher",
+								ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(cxt);
+	read_setting();
+	/* a worker that makes the server crash gets no chance to do it all day */
+	if (TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(),
+								   RESTART_MS))
+		foreach(lc, databases)
+			((Database *) lfirst(lc))->retry_at =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS);
+
+	for (;;)
+	{
+		TimestampTz next = 0;
+		long		timeout = -1;
+		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+		MemoryContextReset(cxt);
+		CHECK_FOR_INTERRUPTS();
+		/* the postmaster would not start us again after a status of 0 */
+		if (ShutdownRequestPending)
+			proc_exit(1);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			read_setting();
+		}
+
+		foreach(lc, databases)
+		{
+			TimestampTz at = look_after(lfirst(lc));
+
+			if (at != 0 && (next == 0 || at < next))
+				next = at;
+		}
+		if (next != 0)
+		{
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  next);
+			events |= WL_TIMEOUT;
+		}
+		if (WaitLatch(MyLatch, events, timeout,
+					  PG_WAIT_EXTENSION) & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+	}
+}

@@ -1,0 +1,96 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintain.h
+ *		What is done for segments over their life: made, sealed, dropped.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOGQ_MAINTAIN_H
+#define LOGQ_MAINTAIN_H
+
+#include "catalog.h"
+
+/* ---------- seal.c ---------- */
+
+typedef enum LogqSealResult
+{
+	LOGQ_SEAL_DONE,
+	LOGQ_SEAL_BUSY,				/* somebody else seals it, or writers hold it */
+	LOGQ_SEAL_WRITTEN,			/* written to again and again meanwhile */
+	LOGQ_SEAL_GONE				/* dropped, or sealed already */
+} LogqSealResult;
+
+/*
+ * Seal one segment over an idle connection outside a transaction.  Remote
+ * errors are thrown; the caller then closes the connection.
+ */
+extern LogqSealResult logq_seal_segment(LogqPartition *part, LogqConn *conn,
+										const char *segment, int64 *rows);
+/*
+ * Names of the open segments that end no later than before (NULL: by
+ * logq.seal_after) and are not empty of rows to come, oldest first, palloc'd.
+ */
+extern List *logq_segments_to_seal(LogqPartition *part, LogqConn *conn,
+								   const TimestampTz *before);
+
+/* ---------- maintain.c ---------- */
+
+/* make the segments of now and of the time after it, unless they are there */
+extern void logq_make_ahead(LogqPartition *part, LogqConn *conn);
+/*
+ * Drop what retention has passed; returns how many segments, -1: a lock could
+ * not be had.
+ */
+extern int	logq_apply_retention(LogqPartition *part, LogqConn *conn);
+
+/* ---------- launcher.c ---------- */
+
+typedef enum LogqWorkerKind
+{
+	LOGQ_WORKER_MAINTENANCE,
+	LOGQ_WORKER_SEALER
+} LogqWorkerKind;
+
+extern void logq_worker_init(void); /* from _PG_init: the launcher */
+/* is a database named in logq.databases? */
+extern bool logq_worker_wanted(const char *database_name);
+/* does this database have a maintenance worker, or is it about to? */
+extern bool logq_worker_runs_here(void);
+extern PGDLLEXPORT void logq_launcher_main(Datum arg);
+
+/* for workers: start another one; NULL: there is no room */
+struct BackgroundWorkerHandle;
+extern struct BackgroundWorkerHandle *logq_start_worker(LogqWorkerKind kind,
+														const char *database_name,
+														Oid database);
+/* settings of a worker's session */
+extern void logq_worker_session(const char *name);
+/* call function(arg) in a transaction; the error is returned, in cxt */
+extern ErrorData *logq_worker_transaction(void (*function) (void *arg),
+										  void *arg, MemoryContext cxt);
+extern char *logq_worker_error_text(const ErrorData *edata);
+/* a new connection as the owner of the server */
+extern LogqConn *logq_worker_connect(LogqPartition *part);
+
+/* ---------- worker.c ---------- */
+
+extern PGDLLEXPORT void logq_maintenance_main(Datum arg);
+
+/* ---------- sealer.c ---------- */
+
+extern PGDLLEXPORT void logq_sealer_main(Datum arg);
+
+/* ---------- shmem.c, for workers ---------- */
+
+/* this process becomes the one of its kind; false: there is one already */
+extern bool logq_register_worker(LogqWorkerKind kind,
+								 const char *database_name);
+/* pid of the one of a database (NULL: of ours), 0: there is none */
+extern pid_t logq_find_worker(LogqWorkerKind kind, const char *database_name);
+extern bool logq_shmem_doubted_since(int32 number, TimestampTz since);
+extern void logq_shmem_forget_others(List *parts);
+extern TimestampTz logq_shmem_seal_paused_at(int32 number);
+extern bool logq_shmem_set_seal_paused(int32 number, TimestampTz at,
+									   uint32 error);
+
+#endif							/* LOGQ_MAINTAIN_H */
