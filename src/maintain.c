@@ -75,7 +75,7 @@ exec_unless_locked(LogqConn *conn, const char *sql)
 }
 
 /*
- * Make the segments of now and of the time after it, over an idle connection.
+ * Make the segments of now and of a time soon after, over an idle connection.
  */
 void
 logq_make_ahead(LogqPartition *part, LogqConn *conn)
@@ -84,7 +84,7 @@ logq_make_ahead(LogqPartition *part, LogqConn *conn)
 	(void) exec_unless_locked(conn, LOCK_TIMEOUT_SQL
 							  "SELECT logq_store.make_segment(pg_catalog.now())");
 	(void) exec_unless_locked(conn, LOCK_TIMEOUT_SQL
-							  "SELECT logq_store.make_segment(pg_catalog.now() + segment_interval) "
+							  "SELECT logq_store.make_segment(" LOGQ_AHEAD_SQL ") "
 							  "FROM logq_store.store");
 }
 

@@ -35,7 +35,14 @@ extern List *logq_segments_to_seal(LogqPartition *part, LogqConn *conn,
 
 /* ---------- maintain.c ---------- */
 
-/* make the segments of now and of the time after it, unless they are there */
+/*
+ * For which time there must be a segment, of a row of logq_store.store.  Not
+ * earlier than need be: a segment that is open is asked by every query.
+ */
+#define LOGQ_AHEAD_SQL \
+	"(pg_catalog.now() + least(segment_interval / 4, '15 minutes'::interval))"
+
+/* make the segments of now and of that time, unless they are there */
 extern void logq_make_ahead(LogqPartition *part, LogqConn *conn);
 /*
  * Drop what retention has passed; returns how many segments, -1: a lock could

@@ -1,6 +1,9 @@
 # Random rows and random queries over a log table.
 #
-#	my $g = LogqQueries->new(rows => [...]);	# rows as of random_rows()
+#	my $g = LogqQueries->new(rows => [...], now => time);	# as of LogqRows
+#	$g->set_ids(...);			# once they are known
+#	$g->trust(1);				# nothing will change: trust old copies of catalogs
+#	$g->beside_writers(1);		# @T@ is a view
 #	my $q = $g->query;
 #
 # A query is a hash:
@@ -14,6 +17,7 @@
 #	set			settings for all runs of it
 #	now			it looks at the clock, so all runs need one transaction
 #	explain		the statement can be explained
+#	scan		a statement whose EXPLAIN shows what its scans leave out, or undef
 #
 # Everything comes from Perl's generator, so a seed gives the same queries,
 # except that rows have the time and the ids of the run.
@@ -24,170 +28,16 @@ use strict;
 use warnings;
 use utf8;
 
-use POSIX qw(floor);
+use JSON::PP ();
+use LogqConditions;
+use LogqPrunable;
+use LogqRows qw(pick chance between some weighted quote timestamp hours
+  @attr_keys);
+
+our @ISA = qw(LogqConditions LogqPrunable);
 
 my @text_columns = qw(level service message trace_id);
 my @columns = qw(ts level service message trace_id attrs id partition);
-
-# ---------- chance ----------
-
-sub pick { return $_[ int rand @_ ]; }
-sub chance { return rand() < $_[0]; }
-sub between { my ($lo, $hi) = @_; return $lo + int rand($hi - $lo + 1); }
-
-# some of a list, in its order, at least one
-sub some
-{
-	my @r = grep { chance(0.4) } @_;
-
-	return @r ? @r : (pick(@_));
-}
-
-# an index by weight
-sub weighted
-{
-	my $sum = 0;
-	my $r;
-
-	$sum += $_ foreach @_;
-	$r = rand $sum;
-	foreach my $i (0 .. $#_)
-	{
-		return $i if ($r -= $_[$i]) < 0;
-	}
-	return $#_;
-}
-
-sub quote
-{
-	my ($s) = @_;
-
-	return 'NULL' unless defined $s;
-	$s =~ s/'/''/g;
-	return "'$s'";
-}
-
-# ---------- rows ----------
-
-my @levels = ('DEBUG', 'INFO', 'INFO', 'INFO', 'WARN', 'ERROR', 'ERROR',
-	'FATAL', 'error', 'Error', '', undef, 'İnfo', 'straße', 'ERROR ');
-my @services = ('web', 'web', 'payment-service', 'auth', 'db%main', "it's",
-	'Über-Dienst', '', undef, 'p1', 'ERROR', 'WEB', 'back\\slash', 'a_b',
-	'ŝervo', "tab\there", 'p2');
-my @words = ('timeout', 'after', '500', 'ms', 'user', 'GET', '/api/v1/items',
-	'connection', 'reset', 'by', 'peer', '100%', 'a_b', 'C:\\temp\\x', "don't",
-	'"quoted"', 'naïve', 'ΣΑΣ', '日本語', "\x{1F600}", "e\x{301}", '(x)', '[y]',
-	'$1', '{}', 'a.b', '*', '+', 'ERROR', 'null', '\\N', '\\.', 'İ', 'ß');
-my @odd_messages = ('', undef, ' ', "\n", "two\nlines", "cr\rlf\r\n", '\\.',
-	'\\N', 'NULL', "\x01\x02", '%', '_', '\\', "'", '""', 'trailing  ',
-	'x' x 9000, 'ab' x 40000, "\x{1F600}" x 3000, 'null');
-my @attrs = (undef, undef, 'null', 'true', '12', '-0.5', '1.5e10',
-	'12345678901234567890.123456789', '"text"', '""', '[]', '{}', '[1, 2, 2]',
-	'["a", "b"]', '[null, {"n": 1}]', '{"n": null}', '{"": 1, "\'": "\\\\"}',
-	'{"a": {"b": {"c": [1, {"d": "deep"}]}}}', '"\u00e9\ud83d\ude00"',
-	'{"k\"q": "it\'s"}', '{"n": 1.0}', '{"n": 1.00}');
-
-# A time as PostgreSQL reads it, from seconds and microseconds since 1970
-sub timestamp
-{
-	my ($sec, $usec) = @_;
-	my $days = floor($sec / 86400);
-	my $rest = $sec - $days * 86400;
-	# days to a date of the proleptic Gregorian calendar
-	my $z = $days + 719468;
-	my $era = floor($z / 146097);
-	my $doe = $z - $era * 146097;
-	my $yoe = int(($doe - int($doe / 1460) + int($doe / 36524) -
-			  int($doe / 146096)) / 365);
-	my $y = $yoe + $era * 400;
-	my $doy = $doe - (365 * $yoe + int($yoe / 4) - int($yoe / 100));
-	my $mp = int((5 * $doy + 2) / 153);
-	my $d = $doy - int((153 * $mp + 2) / 5) + 1;
-	my $m = $mp < 10 ? $mp + 3 : $mp - 9;
-	my $bc = '';
-
-	$y++ if $m <= 2;
-	($y, $bc) = (1 - $y, ' BC') if $y <= 0;
-	return sprintf('%04d-%02d-%02d %02d:%02d:%02d.%06d+00%s', $y, $m, $d,
-		int($rest / 3600), int($rest / 60) % 60, $rest % 60, $usec, $bc);
-}
-
-# Starts of the hours that rows lie in: a day on which clocks change, the last
-# hours, and far away ones.
-sub hours
-{
-	my ($now) = @_;
-	my $hour = $now - $now % 3600;
-
-	return (
-		(map { 1710028800 + 3600 * $_ } 0, 1, 4, 5, 6, 7, 8, 12, 16, 20, 23),
-		(map { 1730592000 + 3600 * $_ } 4, 5, 6),
-		(map { $hour - 3600 * $_ } 0 .. 6, 24, 25, 48),
-		0, -3600, 4107538800, 253402297200, -63517219200, -62167219200,
-		-135596937600, $hour + 7 * 86400);
-}
-
-sub random_attrs
-{
-	my @pairs;
-
-	return pick(@attrs) if chance(0.3);
-	push @pairs, '"n": ' . between(0, 20) if chance(0.7);
-	push @pairs, '"status": "' . pick(200, 404, 500) . '"' if chance(0.5);
-	push @pairs, '"user": {"id": ' . between(1, 9) . ', "name": "' .
-	  pick('ann', 'bob', 'Zoë') . '"}'
-	  if chance(0.5);
-	push @pairs, '"tags": [' .
-	  join(', ', map { "\"$_\"" } some('a', 'b', 'c')) . ']'
-	  if chance(0.4);
-	push @pairs, '"ok": ' . pick('true', 'false', 'null') if chance(0.3);
-	return '{' . join(', ', @pairs) . '}';
-}
-
-# n rows of [ts, level, service, message, trace_id, attrs]
-sub random_rows
-{
-	my ($n, $now) = @_;
-	my @hours = hours($now);
-	my @popular = map { timestamp(pick(@hours) + between(0, 3599), 0) } 1 .. 12;
-	my @traces = map { sprintf '%08x%08x%08x%08x', map { int rand 2**32 } 1 .. 4 }
-	  1 .. $n / 8 + 1;
-	my @rows;
-
-	while (@rows < $n)
-	{
-		my $hour = pick(@hours);
-		# doubles do not tell microseconds apart that far away
-		my $last = $hour > 4e9 || $hour < -4e9 ? 990000 : 999999;
-		my $ts = (
-			sub { timestamp($hour, 0) },
-			sub { timestamp($hour + 3599, $last) },
-			sub { timestamp($hour + between(0, 3599), pick(0, 1, $last)) },
-			sub { timestamp($hour + between(0, 3599), between(0, 999999)) },
-			sub { pick(@popular) }
-		)[ weighted(2, 2, 3, 6, 5) ]->();
-
-		push @rows, [
-			$ts,
-			pick(@levels),
-			pick(@services),
-			chance(0.06)
-			? pick(@odd_messages)
-			: join(' ', map { pick(@words) } 1 .. between(1, 8)),
-			chance(0.15) ? pick(undef, '', 'x') : pick(@traces),
-			random_attrs()
-		];
-	}
-	# every hour has rows on its edges
-	foreach my $hour (@hours)
-	{
-		my $last = $hour > 4e9 || $hour < -4e9 ? 990000 : 999999;
-
-		push @rows, [ timestamp($hour, 0), 'INFO', 'edge', 'first', undef, undef ],
-		  [ timestamp($hour + 3599, $last), 'INFO', 'edge', 'last', undef, undef ];
-	}
-	return \@rows;
-}
 
 # ---------- the generator of queries ----------
 
@@ -196,6 +46,7 @@ sub new
 	my ($class, %opt) = @_;
 	my $self = bless { %opt, params => undef, now => 0 }, $class;
 	my @rows = @{ $opt{rows} };
+	my %values;
 
 	$self->{ids} = [1];
 	foreach my $i (0 .. $#text_columns)
@@ -208,7 +59,34 @@ sub new
 	$self->{pool}{partition} = [ 'p1', 'p2', 'p3', 'p4', 'P1', '', 'p' ];
 	$self->{times} = [ map { $_->[0] } @rows ];
 	$self->{hours} = [ hours($opt{now}) ];
+	foreach my $row (@rows)
+	{
+		my $o = defined $row->[5]
+		  ? JSON::PP->new->allow_nonref->decode($row->[5]) : undef;
+
+		next unless ref $o eq 'HASH';
+		foreach my $key (@attr_keys)
+		{
+			my $v = $o->{$key};
+
+			$values{$key}{ JSON::PP::is_bool($v) ? ($v ? 'true' : 'false') : $v } = 1
+			  if defined $v && ref $v !~ /HASH|ARRAY/;
+		}
+	}
+	$self->{attr_values}{$_} = [ sort keys %{ $values{$_} } ] foreach @attr_keys;
 	return $self;
+}
+
+sub trust { $_[0]->{trust} = $_[1]; return; }
+
+# Queries that fit a view, whose rows have no system columns, in shapes that
+# read nothing else.
+sub beside_writers
+{
+	my ($self, $on) = @_;
+
+	$self->{in_view} = $self->{beside_writers} = $on;
+	return;
 }
 
 # ids of the rows, once they are known
@@ -218,479 +96,6 @@ sub set_ids
 
 	$self->{ids} = \@ids;
 	return;
-}
-
-# A value of a type: a literal, or a parameter while there can be some.  make
-# gives another value of the same kind each time.
-sub value
-{
-	my ($self, $type, $make) = @_;
-	my $params = $self->{params};
-
-	if (defined $params && chance(0.6))
-	{
-		push @$params,
-		  [ $type, map { chance(0.06) ? undef : $make->() } 1 .. 2 ];
-		return '$' . @$params;
-	}
-	return $self->literal($type, $make->());
-}
-
-sub literal
-{
-	my ($self, $type, $v) = @_;
-
-	return $v if $type =~ /int|numeric|float/ && $v =~ /^-?\d+(\.\d+)?$/ && chance(0.7);
-	return quote($v) if $type eq 'text' && chance(0.8);
-	return quote($v) . "::$type";
-}
-
-sub text_value
-{
-	my ($self, $column) = @_;
-	my $pool = $self->{pool}{$column} // $self->{pool}{service};
-
-	return $self->value('text', sub {
-		my $v = pick(@$pool);
-
-		return $v if chance(0.75);
-		return pick(uc $v, lc $v, "$v ", substr($v, 0, 2), "${v}x", '',
-			'nothing like it', pick(@{ $self->{pool}{service} }));
-	});
-}
-
-# a time as text
-sub some_time
-{
-	my ($self) = @_;
-	my $w = weighted(5, 4, 2, 1);
-
-	return pick(@{ $self->{times} }) if $w == 0;
-	if ($w == 1)
-	{
-		# on a bound, and a microsecond to its sides
-		my $hour = pick(@{ $self->{hours} }) + pick(0, 3600);
-
-		return timestamp($hour, 0) if chance(0.5);
-		return chance(0.5) ? timestamp($hour, 1) : timestamp($hour - 1, 999999);
-	}
-	return pick('2024-03-10 05:30+00', '2024-03-10 03:00', '1970-01-01',
-		'2024-11-03 01:30', '2024-03-10 12:00-05', '2024-02-29', '0001-01-01')
-	  if $w == 2;
-	return pick('infinity', '-infinity', '4713-11-24 00:00+00 BC',
-		'epoch', '9999-12-31 23:59:59+00');
-}
-
-# an expression without columns to compare a timestamptz with
-sub time_value
-{
-	my ($self) = @_;
-	my $w = weighted(8, 2, 2, 4, 2, 1, 1, 1);
-
-	return $self->value('timestamptz', sub { $self->some_time }) if $w == 0;
-	return $self->value('timestamp', sub { $self->some_time }) if $w == 1;
-	return $self->value('date', sub { substr(pick('2024-03-10', '2024-03-11',
-		'1970-01-01', '9999-12-31', '2024-11-03'), 0, 10) }) if $w == 2;
-	$self->{now} = 1;
-	if ($w == 3)
-	{
-		my $interval = pick(map { "interval '$_'" } '1 hour', '90 minutes',
-			'3 hours 12 minutes', '1 day', '1 day 2 hours', '1 month',
-			'2 years 1 day', '-8 days', '0');
-
-		$interval = $self->value('interval', sub { pick('1 hour', '2 days',
-			'5 hours 1 second', '1 mon') }) if chance(0.2);
-		return pick('now()', 'current_timestamp', 'transaction_timestamp()') .
-		  " - $interval";
-	}
-	return pick('current_date', "current_date - 1", 'localtimestamp',
-		"'today'::timestamptz", "'yesterday'::date", "'now'::timestamptz")
-	  if $w == 4;
-	return "date_trunc('" . pick('hour', 'day', 'month') . "', now())"
-	  if $w == 5;
-	return "date_trunc('day', now() - interval '1 day', 'America/New_York')"
-	  if $w == 6;
-	return "coalesce(" . $self->value('timestamptz', sub { $self->some_time }) .
-	  ", now())";
-}
-
-sub id_value
-{
-	my ($self) = @_;
-
-	return $self->value(pick('bigint', 'bigint', 'bigint', 'numeric'), sub {
-		return pick(@{ $self->{ids} }) if chance(0.7);
-		return pick(0, -1, 5, '9223372036854775807', '17592186044416',
-			'35184372088832', '52776558133248', '52776558133249',
-			'8796093022208', pick(@{ $self->{ids} }) + 1);
-	});
-}
-
-# a pattern of LIKE that fits some row
-sub like_pattern
-{
-	my ($self, $column) = @_;
-
-	return $self->value('text', sub {
-		my $v = pick(@{ $self->{pool}{$column} // $self->{pool}{message} });
-		my ($from, $p);
-
-		$v = substr($v, 0, 30);
-		$from = int rand(length($v) + 1);
-		$v = substr($v, $from, between(1, 8)) if chance(0.8);
-		$v = uc $v if chance(0.1);
-		$p = join '', map {
-			chance(0.05) ? '_'
-			  : $_ eq '\\' || (/[%_]/ && chance(0.7)) ? "\\$_"
-			  : $_
-		} split //, $v;
-		return (sub { "%$p%" }, sub { "$p%" }, sub { "%$p" }, sub { $p },
-			sub { "%" })[ weighted(5, 3, 2, 2, 0.3) ]->();
-	});
-}
-
-my @regexes = ('^ERROR', 'timeout', '[0-9]+', '^[a-z]+$', 'a.b', 'user|peer',
-	'(?i)error', '\\d{3}', '\\mms\\M', '^$', '.', 'ß', '[[:upper:]]{3}', '\\s$',
-	'\\\\', '^(.).*\\1', 'x{3,5}', '[^ -~]', "n't", '"', '100%', '\\.', '/api',
-	'^.{0,3}$', '(?n)^two$');
-
-# ---------- expressions ----------
-
-# expressions of type text over the columns of alias a
-sub text_expr
-{
-	my ($self, $a, $depth) = @_;
-	my $c = "$a." . pick(@text_columns);
-	my $c2 = "$a." . pick(@text_columns);
-	my @simple = (
-		sub { $c }, sub { "lower($c)" }, sub { "upper($c)" },
-		sub { "coalesce($c, " . $self->text_value('service') . ")" },
-		sub { "$c || 'x'" }, sub { "'x' || $c" }, sub { "substr($c, 1, 3)" },
-		sub { "left($c, 2)" }, sub { "right($c, " . $self->value('int',
-			sub { between(-2, 4) }) . ")" },
-		sub { "reverse($c)" }, sub { "md5($c)" }, sub { "replace($c, 'e', 'E')" },
-		sub { "btrim($c)" }, sub { "nullif($c, " . $self->text_value('level') . ")" },
-		sub { "split_part($c, ' ', " . pick(1, 2, -1) . ")" },
-		sub { "concat($c, '-', $c2)" }, sub { "concat_ws('/', $c, $c2)" },
-		sub { "format('%s/%s', $c, $c2)" }, sub { "$c || ' ' || $c2" },
-		sub { "to_char($a.ts, 'YYYY-MM-DD HH24 TZ')" },
-		sub { "date_trunc('day', $a.ts)::text" }, sub { "$a.ts::text" },
-		sub { "regexp_replace($c, '[0-9]+', '#', 'g')" }, sub { "initcap($c)" },
-		sub { "quote_literal($c)" }, sub { "$a.id::text" }, sub { "$a.partition" },
-		sub { "greatest($c, $c2)" }, sub { "least($c, $a.partition)" },
-		sub { "lpad(left($c, 20), 9, '*')" }, sub { "translate($c, 'aeiou', '12')" },
-		sub { "$c\::varchar(4)" }, sub { "$c\::char(6)" },
-		sub { "encode(convert_to(left($c, 40), 'UTF8'), 'hex')" },
-		sub { "f_immutable($c)" }, sub { "f_stable($c)" }, sub { "f_volatile($c)" },
-		sub { "$a.attrs->>" . pick(map { "'$_'" } 'n', 'status', 'user', '', 'tags') },
-		sub { "$a.attrs#>>'{user,name}'" }, sub { "$a.attrs::text" },
-		sub { "jsonb_typeof($a.attrs)" }, sub { "$a.partition || '/' || $c" },
-		sub { "upper($a.partition)" }, sub { "($a.attrs->'user')->>'name'" },
-		sub { "(array[$c, $c2])[1]" }, sub { "overlay($c placing 'Z' from 1 for 1)" });
-
-	if (($depth // 0) > 0 && chance(0.15))
-	{
-		return "CASE WHEN " . $self->predicate($a, 0) . " THEN $c ELSE " .
-		  pick("'other'", $c2, 'NULL') . " END"
-		  if chance(0.6);
-		return "CASE $c WHEN " . $self->text_value('level') .
-		  " THEN 'one' WHEN " . $self->text_value('level') . " THEN $c2 END";
-	}
-	return chance(0.45) ? $c : pick(@simple)->();
-}
-
-sub int_expr
-{
-	my ($self, $a) = @_;
-	my $c = "$a." . pick(@text_columns);
-
-	return pick(
-		sub { "length($c)" }, sub { "octet_length($c)" }, sub { "ascii($c)" },
-		sub { "strpos($c, 'e')" }, sub { "position('o' in $c)" },
-		sub { "extract(hour from $a.ts)::int" },
-		sub { "extract(dow from $a.ts AT TIME ZONE 'Asia/Kolkata')::int" },
-		sub { "($a.id >> 44)::int" }, sub { "($a.id % 17)::int" },
-		sub { "CASE WHEN $a.attrs->>'n' ~ '^[0-9]{1,6}\$' THEN ($a.attrs->>'n')::int END" },
-		sub { "CASE WHEN jsonb_typeof($a.attrs->'tags') = 'array' THEN jsonb_array_length($a.attrs->'tags') END" },
-		sub { "coalesce(length($a.trace_id), -1)" },
-		sub { "abs(hashtext(left($c, 5)) % 10)" },
-		sub { "f_count_digits(left($c, 50))" },
-		sub { "bit_length($a.partition)" })->();
-}
-
-my @comparisons = qw(= = = <> < <= > >=);
-
-sub text_predicate
-{
-	my ($self, $a, $depth) = @_;
-	my $column = pick(@text_columns, 'level', 'service');
-	my $e = chance(0.6) ? "$a.$column" : '(' . $self->text_expr($a, $depth) . ')';
-	my $v = sub { return $self->text_value($column); };
-	my $list = sub {
-		my @l = map { $v->() } 1 .. between(1, 4);
-
-		push @l, 'NULL' if chance(0.1);
-		return join ', ', @l;
-	};
-	my $like = sub { return $self->like_pattern($column); };
-	my $short = chance(0.5) ? "$a.message" : $e;
-	my $regex = sub { return $self->value('text', sub { pick(@regexes) }); };
-
-	return (
-		sub { "$e " . pick(@comparisons) . ' ' . $v->() },
-		sub { $v->() . ' ' . pick(@comparisons) . " $e" },
-		sub { "$e IN (" . $list->() . ")" },
-		sub { "$e NOT IN (" . $list->() . ")" },
-		sub { "$e = ANY (ARRAY[" . $list->() . "]::text[])" },
-		sub { "$e <> ALL (ARRAY[" . $list->() . "]::text[])" },
-		sub { "$e " . pick('<', '>=') . pick(' ANY', ' ALL') . " (ARRAY[" .
-			  $list->() . "]::text[])" },
-		sub { "$e BETWEEN " . $v->() . " AND " . $v->() },
-		sub { "$e NOT BETWEEN SYMMETRIC " . $v->() . " AND " . $v->() },
-		sub { "$e IS " . pick('', 'NOT ') . "NULL" },
-		sub { "$e IS " . pick('', 'NOT ') . "DISTINCT FROM " . $v->() },
-		sub { "$short " . pick('LIKE', 'LIKE', 'NOT LIKE', 'ILIKE', 'ILIKE',
-			  'NOT ILIKE', '~~', '!~~*') . ' ' . $like->() },
-		sub { "$short " . pick('~', '~', '~*', '!~', '!~*') . ' ' . $regex->() },
-		sub { "$a.message LIKE '%' || $a.service || '%'" },
-		sub { "$a.level " . pick(@comparisons) . " $a.service" },
-		sub { "starts_with($e, " . $v->() . ")" },
-		sub { "$e ^@ " . $v->() },
-		sub { "$e COLLATE \"" . pick('C', 'POSIX', 'default') . '" ' .
-			  pick(@comparisons) . ' ' . $v->() },
-		sub { "$a.level COLLATE ci_or_default = 'error'" },
-		sub { "$e\::varchar = " . $v->() },
-		sub { "$a.level\::char(5) = 'INFO '" },
-		sub { "$a.service\::name " . pick('=', '<') . " " . $v->() },
-		sub { "to_jsonb($a.level) = '\"ERROR\"'" },
-		sub { "$e SIMILAR TO '%(timeout|ERROR|e)%'" },
-		sub { "to_tsvector('simple', left($a.message, 200)) @@ to_tsquery('simple', 'timeout | user')" },
-		sub { "($a.level, $a.service) " . pick('=', '<', '>=', 'IS DISTINCT FROM') .
-			  " (" . $v->() . ", " . $v->() . ")" },
-		sub { "($a.level, $a.service) IN (('INFO', 'web'), ('ERROR', " . $v->() . "))" },
-		sub { "$e LIKE " . pick("'a!_b' ESCAPE '!'", "'%\\%' ESCAPE ''") },
-		sub { "$e = current_user" }, sub { "$a.service <> current_setting('TimeZone')" },
-		sub { "f_is_error($a.level)" },
-		sub { "$e = lower(" . $v->() . ")" },
-		sub { "$e = (SELECT d.service FROM dim d WHERE d.k = " . between(1, 12) . ")" },
-		sub { "$e = ANY (SELECT d.service FROM dim d WHERE d.k < 5)" },
-		sub { "$e IN (SELECT d.service FROM dim d WHERE d.k > length($a.level))" },
-		sub { "regexp_match($short, " . $regex->() . ") IS NOT NULL" },
-	)[ weighted(14, 2, 6, 4, 4, 3, 2, 3, 1, 5, 3, 10, 8, 1, 2, 1, 1, 2, 1, 1,
-			1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) ]->();
-}
-
-sub time_predicate
-{
-	my ($self, $a) = @_;
-	my $t = "$a.ts";
-	my $v = sub { return $self->time_value; };
-
-	return (
-		sub { "$t " . pick(@comparisons, '>', '>=', '<') . ' ' . $v->() },
-		sub { $v->() . ' ' . pick('<', '<=', '>', '>=', '=') . " $t" },
-		sub { "$t >= " . $v->() . " AND $t < " . $v->() },
-		sub { "$t BETWEEN " . pick('', 'SYMMETRIC ') . $v->() . ' AND ' . $v->() },
-		sub { "$t IN (" . join(', ', map { quote($self->some_time) . '::timestamptz' }
-				1 .. between(1, 4)) . ")" },
-		sub { "$t = ANY (ARRAY[" . join(', ', map { quote($self->some_time) }
-				1 .. between(1, 4)) . "]::timestamptz[])" },
-		sub { "date_trunc('" . pick('hour', 'day', 'month', 'year') . "', $t) " .
-			  pick('=', '>', '<=') . ' ' . $v->() },
-		sub { "$t\::date " . pick('=', '<>', '<') . " date '" .
-			  pick('2024-03-10', '2024-03-09', '1970-01-01') . "'" },
-		sub { "extract(hour from $t) " . pick('=', '>', 'IN') . ' (' .
-			  between(0, 23) . ')' },
-		sub { "$t AT TIME ZONE 'America/New_York' " . pick('<', '>=') .
-			  " timestamp '2024-03-10 0" . between(1, 4) . ":30'" },
-		sub { "date_bin('15 minutes', $t, timestamptz '2000-01-01 00:00+00') = " .
-			  $v->() },
-		sub { "$t + interval '1 hour' > " . $v->() },
-		sub { "$t - interval '1 day' < " . $v->() },
-		sub { "to_char($t, 'MI') = '" . pick('00', '59', '30') . "'" },
-		sub { "$t <@ tstzrange(" . join(', ', sort map {
-				quote('2024-03-10 ' . sprintf('%02d', $_) . ':00+00') }
-				between(0, 11), between(12, 23)) . ")" },
-		sub { "($t, $a.id) " . pick('<', '<=', '>', '>=', '=') . ' (' .
-			  $self->value('timestamptz', sub { $self->some_time }) . ', ' .
-			  $self->value('bigint', sub { pick(@{ $self->{ids} }) }) . ')' },
-		sub { "$t IS " . pick('NOT ', '') . 'NULL' },
-		sub { "$t IS NOT DISTINCT FROM " . quote($self->some_time) . '::timestamptz' },
-		sub { "$t > NULL::timestamptz" },
-		sub { "isfinite($t)" },
-		sub { "$t\::time > '12:00'" },
-		sub { "$t\::text LIKE '2024-03-10 0%'" },
-		sub { "$t < (SELECT max(d.since) FROM dim d WHERE d.k <= " . between(1, 9) . ')' },
-		sub { "$t > ALL (SELECT d.since FROM dim d WHERE d.k <= " . between(1, 3) . ')' },
-		sub { "extract(epoch from $t) > " . pick(0, 1710050000, 1e9) },
-		sub { "age(timestamptz '2024-03-11 00:00+00', $t) < interval '12 hours'" },
-		sub { "$t >= f_hours_ago(" . between(1, 30) . ')' },
-		sub { "$t > make_timestamptz(2024, 3, 10, " . between(0, 23) . ", 0, 0)" },
-	)[ weighted(12, 3, 8, 4, 3, 2, 3, 2, 1, 2, 1, 1, 1, 1, 1, 4, 1, 1, 0.5, 1,
-			1, 1, 1, 0.5, 1, 1, 2, 1) ]->();
-}
-
-sub attrs_predicate
-{
-	my ($self, $a) = @_;
-	my $j = "$a.attrs";
-	my $json = sub {
-		return $self->value('jsonb', sub { pick('{}', '[]', 'null', '12',
-			'{"n": ' . between(0, 20) . '}', '{"status": "500"}', '{"tags": ["a"]}',
-			'["a"]', '{"user": {"id": ' . between(1, 9) . '}}', '{"n": 1.0}',
-			'{"user": {}}', '"text"', '{"ok": true}') });
-	};
-
-	return pick(
-		sub { "$j " . pick('@>', '@>', '<@', '=', '<>', '<') . ' ' . $json->() },
-		sub { "$j->'" . pick('n', 'user', 'tags', 'nope') . "' " .
-			  pick('=', '@>', '<>') . ' ' . $json->() },
-		sub { "$j->>'status' " . pick(@comparisons) . ' ' .
-			  $self->value('text', sub { pick(200, 404, 500, 'x') }) },
-		sub { "$j->>" . $self->value('text', sub { pick('n', 'status', '') }) .
-			  " IS " . pick('', 'NOT ') . 'NULL' },
-		sub { "$j ? " . $self->value('text', sub { pick('n', 'user', 'a', '', "'") }) },
-		sub { "$j " . pick('?|', '?&') . " ARRAY['n', 'status']" },
-		sub { "$j #> '{user,id}' = '" . between(1, 9) . "'" },
-		sub { "$j #>> '{user,name}' " . pick('=', 'LIKE') . " '" . pick('bob', 'Zoë', 'a%') . "'" },
-		sub { "$j#>>ARRAY['user', 'id'] IN ('1', '2', '3')" },
-		sub { "jsonb_typeof($j) " . pick('=', '<>') . " '" .
-			  pick('object', 'array', 'null', 'number') . "'" },
-		sub { "$j IS " . pick('', 'NOT ') . 'NULL' },
-		sub { "$j @? '\$.tags[*] ? (@ == \"a\")'" },
-		sub { "$j @@ '\$.n > " . between(0, 20) . "'" },
-		sub { "jsonb_path_exists($j, '\$.user.id ? (@ > \$x)', '{\"x\": 4}')" },
-		sub { "CASE jsonb_typeof($j) WHEN 'object' THEN $j - 'n' = '{}' END" }, sub { "$j || '{\"z\": 1}' @> '{\"z\": 1}'" },
-		sub { "$j\['n'] = '" . between(0, 20) . "'" },
-		sub { "$j\::text LIKE '%" . pick('bob', 'é', '1.5', '\\\\') . "%'" },
-		sub { "CASE WHEN $j->>'n' ~ '^[0-9]{1,6}\$' THEN ($j->>'n')::int END " .
-			  pick(@comparisons) . ' ' . $self->value('int', sub { between(0, 20) }) },
-		sub { "jsonb_array_length(CASE jsonb_typeof($j) WHEN 'array' THEN $j ELSE '[]' END) = " .
-			  between(0, 3) },
-		sub { "$j->'user'->>'name' = 'bob'" }, sub { "$j->0 = '1'" },
-		sub { "($j->>'ok')::text = 'true'" },
-		sub { "$j->(SELECT 'n'::text) IS NOT NULL" })->();
-}
-
-sub id_predicate
-{
-	my ($self, $a) = @_;
-	my $v = sub { return $self->id_value; };
-	my $id = sub { return pick(@{ $self->{ids} }); };
-
-	return (
-		sub { "$a.id = " . $v->() },
-		sub { "$a.id " . pick(@comparisons) . ' ' . $v->() },
-		sub { "$a.id IN (" . join(', ', map { $v->() } 1 .. between(1, 5)) . ')' },
-		sub { "$a.id BETWEEN " . $v->() . ' AND ' . $v->() },
-		sub { "$a.id = ANY ('{" . join(',', map { $id->() } 1 .. between(0, 4)) .
-			  "}'::bigint[])" },
-		sub { "$a.id % 7 = " . between(0, 6) },
-		sub { "$a.id >> 44 = " . between(0, 4) },
-		sub { "$a.id\::text LIKE '%7'" },
-		sub { "$a.id + 0 = " . $v->() },
-		sub { "$a.id > " . pick('1.5', "35184372088832.5", "1e13::float8") },
-		sub { "$a.id = " . between(1, 99) . pick('::int2', '::int4', '::numeric') },
-		sub { "$a.id IS " . pick('NOT ', '') . 'NULL' },
-		sub { "$a.id IN (SELECT x.id FROM local_logs x WHERE x.level = 'FATAL')" },
-		sub { "$a.id = (SELECT min(x.id) FROM local_logs x WHERE x.service = 'web')" },
-		sub { "$a.id <> ALL (ARRAY[" . join(', ', map { $id->() } 1 .. 3) . ']::bigint[])' },
-		sub { "($a.id & 3) = 1" }, sub { "-$a.id < " . $v->() },
-	)[ weighted(6, 6, 3, 3, 3, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) ]->();
-}
-
-sub partition_predicate
-{
-	my ($self, $a) = @_;
-	my $p = "$a.partition";
-	my $v = sub { return $self->text_value('partition'); };
-
-	return pick(
-		sub { "$p = " . $v->() }, sub { "$p = " . $v->() },
-		sub { "$p " . pick(@comparisons) . ' ' . $v->() },
-		sub { "$p IN (" . join(', ', map { $v->() } 1 .. between(1, 3)) . ')' },
-		sub { "$p NOT IN (" . join(', ', map { $v->() } 1 .. between(1, 3)) . ')' },
-		sub { "$p LIKE " . pick("'p%'", "'%2'", "'_1'", "'P1'", "'%'") },
-		sub { "$p ILIKE 'P1'" }, sub { "$p || 'x' = 'p1x'" },
-		sub { "$p IS " . pick('NOT ', '') . 'NULL' },
-		sub { "$p = ANY (ARRAY[" . $v->() . ", " . $v->() . "]::text[])" },
-		sub { "$p = $a.service" }, sub { "$p < $a.level" },
-		sub { "$p ~ '[12]'" }, sub { "lower($p) = 'p2'" },
-		sub { "CASE $p WHEN 'p1' THEN $a.level = 'ERROR' ELSE $a.level = 'INFO' END" },
-		sub { "$p = 'p' || ($a.id >> 44)" },
-		sub { "$p IN (SELECT 'p' || d.k FROM dim d WHERE d.k < 3)" },
-		sub { "$p = (SELECT 'p' || " . between(1, 4) . ")" },
-		sub { "$p IS DISTINCT FROM " . $v->() })->();
-}
-
-# a condition on the row of alias a
-sub predicate
-{
-	my ($self, $a, $depth) = @_;
-	my $w;
-
-	if ($depth > 0 && chance(0.55))
-	{
-		my @parts = map { $self->predicate($a, $depth - 1) }
-		  1 .. (chance(0.8) ? 2 : 3);
-		my $p = '(' . join(pick(' AND ', ' AND ', ' OR '), @parts) . ')';
-
-		$p = "NOT $p" if chance(0.12);
-		$p = "$p IS " . pick('TRUE', 'NOT TRUE', 'NOT FALSE', 'UNKNOWN')
-		  if chance(0.06);
-		return $p;
-	}
-	$w = weighted(10, 7, 4, 4, 3, 2, 1.5);
-	return $self->text_predicate($a, $depth) if $w == 0;
-	return $self->time_predicate($a) if $w == 1;
-	return $self->attrs_predicate($a) if $w == 2;
-	return $self->id_predicate($a) if $w == 3;
-	return $self->partition_predicate($a) if $w == 4;
-	return $self->int_expr($a) . ' ' . pick(@comparisons) . ' ' .
-	  $self->value('int', sub { between(-1, 30) })
-	  if $w == 5;
-	return pick(
-		'true', 'false', 'NULL::boolean', 'random() >= 0', '1 = 1',
-		'(SELECT true)', "$a.level = $a.level",
-		"coalesce($a.level = 'ERROR', false)",
-		"num_nulls($a.level, $a.service) = " . between(0, 2),
-		'pg_backend_pid() > 0', "'a' = " . $self->text_value('level'),
-		"'\@N\@' <> $a.level",
-		# a view has no system columns and another row type
-		$self->{in_view}
-		? ()
-		: ( "$a.tableoid = '\@T\@'::regclass",
-			"$a.tableoid::regclass::text = '\@T\@'", "$a IS NOT NULL",
-			"f_row_ok($a)"));
-}
-
-# WHERE with one to three conditions, the first one often on time
-sub where
-{
-	my ($self, $a, $must) = @_;
-	my @parts;
-
-	return '' if !$must && chance(0.06);
-	push @parts, $self->time_predicate($a) if chance(0.5);
-	push @parts, $self->predicate($a, between(0, 2))
-	  if !@parts || chance(0.8);
-	push @parts, $self->predicate($a, 0) if chance(0.2);
-	return 'WHERE ' . join ' AND ', @parts;
-}
-
-# a condition that few rows fulfil, for products
-sub selective
-{
-	my ($self, $a) = @_;
-
-	return pick(
-		sub { "$a.level = 'FATAL'" }, sub { "$a.service = 'edge'" },
-		sub { "$a.id % 37 = " . between(0, 36) },
-		sub { "$a.id IN (" . join(', ', map { pick(@{ $self->{ids} }) } 1 .. 9) . ')' },
-		sub { my $t = timestamp(pick(@{ $self->{hours} }), 0);
-			  "$a.ts >= '$t' AND $a.ts < '$t'::timestamptz + interval '40 minutes'" },
-		sub { "$a.trace_id LIKE '" . sprintf('%x', between(0, 15)) . "%'" },
-		sub { "$a.partition = 'p" . between(1, 3) . "' AND $a.level = 'Error'" })->();
 }
 
 sub direction { return pick('', ' ASC', ' DESC', ' DESC'); }
@@ -750,7 +155,8 @@ sub select_items
 			sub { "$a." . pick(@columns) }, sub { "$a." . pick(@columns) },
 			sub { $self->text_expr($a, 1) }, sub { $self->int_expr($a) },
 			sub { '(' . $self->predicate($a, 0) . ')' }, sub { "$a.attrs->'user'" },
-			sub { "$a.tableoid = '\@T\@'::regclass" }, sub { "1" },
+			$self->{in_view} ? () : sub { "$a.tableoid = '\@T\@'::regclass" },
+			sub { "1" },
 			sub { $self->value('text', sub { pick('a', 'b') }) . '::text' })->()
 	} 1 .. between(1, 4);
 }
@@ -839,7 +245,9 @@ sub shape_join_local
 	my $kind = pick('JOIN', 'JOIN', 'LEFT JOIN', 'RIGHT JOIN', 'FULL JOIN');
 	my $on = pick('t.service = d.service', 't.service = d.service',
 		'lower(t.service) = d.service', 't.level = d.level',
-		't.ts = d.since', 't.id = d.id', 't.trace_id = d.trace_id');
+		't.ts = d.since', 't.id = d.id', 't.trace_id = d.trace_id',
+		"t.attrs->>'status' = d.status", "t.attrs->>'req' = d.req",
+		't.message = d.message');
 	my $extra = chance(0.4) && $kind ne 'FULL JOIN'
 	  ? ' AND ' . pick('t.ts >= d.since', 'd.k > length(t.level)',
 		't.message LIKE d.pattern', $self->predicate('t', 0))
@@ -935,9 +343,10 @@ sub shape_setop
 	my $sql = "SELECT " . $cols->('t') . " FROM \@T\@ t " . $self->where('t') .
 	  " $op SELECT " . $cols->('x') . " FROM $other x ";
 
-	$self->{in_view} = $other ne '@T@';
-	$sql .= $self->where('x');
-	$self->{in_view} = 0;
+	{
+		local $self->{in_view} = $self->{in_view} || $other ne '@T@';
+		$sql .= $self->where('x');
+	}
 
 	return ("$sql ORDER BY id" . direction() . ', level, service LIMIT ' .
 		  between(1, 50), 'list')
@@ -974,7 +383,11 @@ sub shape_lateral
 	my $on = pick('x.service = d.service', 'x.level = d.level AND x.ts > d.since',
 		'x.ts >= d.since', "x.ts BETWEEN d.since - interval '1 hour' AND d.since",
 		'x.id >= d.id', 'x.trace_id = d.trace_id', "x.partition = 'p' || d.k",
-		'x.message LIKE d.pattern', "x.attrs @> jsonb_build_object('n', d.k)");
+		'x.message LIKE d.pattern', "x.attrs @> jsonb_build_object('n', d.k)",
+		'x.trace_id = d.trace_id', 'x.message ~ d.regex', 'x.message ILIKE d.pattern',
+		'x.message = d.message', "x.attrs->>'status' = d.status", 'x.attrs @> d.js',
+		"x.attrs->>'req' IN (d.req, d.status)", 'x.service >= d.service AND x.service < d.level',
+		"x.ts = d.since AND x.id = d.id", "(x.trace_id = d.trace_id OR x.service = d.service)");
 	my $extra = chance(0.4) ? ' AND ' . $self->predicate('x', 0) : '';
 
 	return ("SELECT d.k, l.* FROM dim d LEFT JOIN LATERAL (SELECT x.ts, x.id, x.level"
@@ -1008,11 +421,9 @@ sub shape_window
 sub shape_view
 {
 	my ($self) = @_;
-	my $where;
+	local $self->{in_view} = 1;
+	my $where = $self->where('t');
 
-	$self->{in_view} = 1;
-	$where = $self->where('t');
-	$self->{in_view} = 0;
 	return pick(
 		sub { ("SELECT t.* FROM v_errors_\@N\@ t $where", 'set') },
 		sub { ("SELECT t.ts, t.id, t.message FROM v_barrier_\@N\@ t $where ORDER BY t.ts DESC, t.id LIMIT "
@@ -1090,7 +501,7 @@ sub shape_search
 	push @args, "trace_id => " . $self->text_value('trace_id') if chance(0.1);
 	push @args, "contains => " . $self->value('text', sub { pick('timeout', '100%',
 		'a_b', '\\', 'É', 'naï', '', 'TEMP\\X', "'") }) if chance(0.3);
-	push @args, "pattern => " . $self->value('text', sub { pick(@regexes) })
+	push @args, "pattern => " . $self->value('text', sub { pick(@LogqConditions::regexes) })
 	  if chance(0.2);
 	push @args, "max_rows => " . pick('NULL', 1, 10, 100, $self->value('bigint',
 		sub { pick(3, 30) })) if chance(0.7);
@@ -1199,6 +610,11 @@ my @shapes = (
 
 sub shape_names { return map { $_->[1] } @shapes; }
 
+# those that read nothing but @T@, dim and local_logs
+my %reads_table = map { $_ => 1 } qw(simple aggregate distinct join_local
+  self_join subquery cte setop target_subselect lateral window cursor copy
+  merge_join series);
+
 my @planner_settings = map { "$_ = off" } qw(enable_hashjoin enable_mergejoin
   enable_nestloop enable_material enable_memoize enable_sort
   enable_incremental_sort enable_hashagg);
@@ -1206,7 +622,8 @@ my @planner_settings = map { "$_ = off" } qw(enable_hashjoin enable_mergejoin
 sub query
 {
 	my ($self, $only) = @_;
-	my $shape = $only // $shapes[ weighted(map { $_->[0] } @shapes) ][1];
+	my @choice = grep { !$self->{beside_writers} || $reads_table{ $_->[1] } } @shapes;
+	my $shape = $only // $choice[ weighted(map { $_->[0] } @choice) ][1];
 	my $prepared = $shape !~ /cursor|plpgsql|modify|copy|error/ && chance(0.3);
 	my %q = (shape => $shape, set => []);
 	my ($sql, $compare);
@@ -1224,6 +641,11 @@ sub query
 	push @{ $q{set} }, pick(@planner_settings) foreach 1 .. pick(0, 0, 0, 1, 2);
 	push @{ $q{set} }, 'logq.max_parallel_partitions = ' . pick(1, 2) if chance(0.15);
 	push @{ $q{set} }, 'work_mem = 64' if chance(0.1);
+	push @{ $q{set} }, 'logq.catalog_memory = 64' if chance(0.1);
+	push @{ $q{set} }, pick('logq.strict_pruning = on', 'logq.catalog_max_age = 0',
+		'logq.catalog_max_age = 1')
+	  if chance(0.1);
+	push @{ $q{set} }, "logq.catalog_max_age = '1d'" if $self->{trust} && chance(0.7);
 	push @{ $q{set} }, 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
 	  'min_parallel_table_scan_size = 0'
 	  if chance(0.1);
@@ -1243,6 +665,10 @@ sub query
 			'DEALLOCATE q' ];
 	}
 	$q{explain} = !ref $sql;
+	$q{scan} = !ref $sql ? $sql : $prepared ? $sql->[1] : undef
+	  if $shape !~ /^(search|error)/;
+	# the query of the first cursor
+	$q{scan} = $sql->[0] =~ s/^DECLARE .*? FOR //r if $shape eq 'cursor';
 	$q{sql} = ref $sql ? $sql : [$sql];
 	$q{compare} = $compare;
 	$q{now} = $self->{now};

@@ -1,13 +1,12 @@
 # Random queries against logq.logs and against a plain table with the same
-# rows: the answers must be the same, whatever is pushed down or pruned.
-#
-# Each query runs on the plain table; on logq.logs with everything on; with one
-# optimisation, drawn at random, off; and with all of them off.
+# rows: the answers must be the same, whatever is pushed down or pruned, in
+# whatever state segments are, and whoever writes meanwhile.
 #
 #	LOGQ_SEED		repeats a run (times and ids are those of the new run)
-#	LOGQ_QUERIES	number of queries, 560
+#	LOGQ_QUERIES	number of queries, 480
 #	LOGQ_ROWS		number of rows, 3000
 #	LOGQ_ONLY		runs only the queries of this number, or "from-to"
+#	LOGQ_SHAPE		makes all queries of this shape
 
 use strict;
 use warnings;
@@ -15,25 +14,19 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../perl";
 
-use Encode qw(encode decode);
+use Encode qw(encode);
+use LogqCompare;
 use LogqQueries;
+use LogqRows qw(chance pick);
 use LogqTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{LOGQ_SEED} // int(time) % 1000000;
-my $nqueries = $ENV{LOGQ_QUERIES} // 560;
+my $nqueries = $ENV{LOGQ_QUERIES} // 480;
 my $nrows = $ENV{LOGQ_ROWS} // 3000;
 my ($first, $last) = split /-/, $ENV{LOGQ_ONLY} // "1-$nqueries";
-my $per_psql = 40;
-my $max_reports = 10;
-my $field = "\x1f";
-my $record = "\x1e";
-my @switches = map { "logq.enable_$_" } qw(filter_pushdown ordered_merge
-  limit_pushdown limit_shares column_pruning partition_pruning segment_pruning);
-my (%count, %failed, @errors);
-my $reports = 0;
-my $with_rows = 0;
+my $whole = $nqueries >= 300 && !defined $ENV{LOGQ_ONLY} && !defined $ENV{LOGQ_SHAPE};
 
 $last //= $first;
 diag("seed $seed: LOGQ_SEED=$seed LOGQ_QUERIES=$nqueries LOGQ_ROWS=$nrows repeats this run");
@@ -46,21 +39,28 @@ my $c = LogqTest->new(
 	# a crash must not take the queries after it along
 	coordinator_conf => ["restart_after_crash = on"]);
 my $now = time;
-my $rows = LogqQueries::random_rows($nrows, $now);
+my @rows = LogqRows::random_rows($nrows * 0.75, 1, LogqRows::hours($now));
+my $late = @rows;
+my ($direct, $more);
 
-# Load rows into a local table, from which they did not come by way of logq,
-# and into logq.logs: by COPY and by INSERT
-sub load
+push @rows, LogqRows::random_rows($nrows * 0.08, 0, LogqRows::late_hours($now));
+$direct = @rows;
+push @rows, LogqRows::random_rows($nrows * 0.02, 0, LogqRows::late_hours($now));
+$more = @rows;
+push @rows, LogqRows::random_rows($nrows * 0.15, 0, LogqRows::hours($now),
+	LogqRows::late_hours($now));
+
+# Rows [from, to) as a file of COPY, into the table "source"
+sub copy_file
 {
 	my ($from, $to) = @_;
 	my $file = "$PostgreSQL::Test::Utils::tmp_check/rows.$from";
-	my $half = int(($from + $to) / 2);
-	my $n = 0;
+	my $n = $from;
 
 	open my $out, '>:encoding(UTF-8)', $file or die $!;
-	foreach my $row (@{$rows}[ $from .. $to ])
+	foreach my $row (@rows[ $from .. $to - 1 ])
 	{
-		print $out join("\t", $from + $n++, map {
+		print $out join("\t", $n++, map {
 			my $v = $_;
 
 			if (defined $v)
@@ -74,27 +74,57 @@ sub load
 		} @$row), "\n";
 	}
 	close $out or die $!;
+	$c->sql("\\copy source FROM '$file'");
+	return $file;
+}
+
+# ... and into logq.logs: by COPY and by INSERT
+sub load
+{
+	my ($from, $to) = @_;
+	my $file = copy_file($from, $to);
+	my $half = int(($from + $to) / 2);
+
 	$c->sql(<<"SQL");
-\\copy source FROM '$file'
 SET logq.route_by = round_robin;
 \\copy (SELECT ts, level, service, message, trace_id, attrs FROM source WHERE n BETWEEN $from AND $half) TO '$file.half'
 \\copy logq.logs (ts, level, service, message, trace_id, attrs) FROM '$file.half'
 INSERT INTO logq.logs (ts, level, service, message, trace_id, attrs)
 	SELECT ts, level, service, message, trace_id, attrs FROM source
-	WHERE n > $half AND n <= $to;
-TRUNCATE local_logs;
-INSERT INTO local_logs SELECT * FROM logq.logs;
-ANALYZE local_logs;
+	WHERE n > $half AND n < $to;
 SQL
 	return;
 }
 
-# Nothing lost, nothing changed, nothing twice, everything in its place
+# ... or to a partition behind logq's back
+sub load_directly
+{
+	my ($from, $to, $name) = @_;
+	my $file = copy_file($from, $to);
+
+	$c->on($name, <<"SQL");
+CREATE TEMP TABLE t (n int, ts timestamptz, level text, service text,
+	message text, trace_id text, attrs jsonb);
+\\copy t FROM '$file'
+SELECT count(logq_store.make_segment(ts)) FROM t;
+INSERT INTO logq_store.log (ts, level, service, message, trace_id, attrs)
+	SELECT ts, level, service, message, trace_id, attrs FROM t;
+SQL
+	return;
+}
+
+# The plain table gets what logq.logs has, all of it.  Nothing lost, nothing
+# changed, nothing twice, everything in its place?
 sub check_rows
 {
 	my ($name) = @_;
 	my $columns = 'ts, level, service, message, trace_id, attrs::text';
 
+	$c->sql(<<'SQL');
+TRUNCATE local_logs;
+INSERT INTO local_logs SELECT * FROM logq.logs;
+ANALYZE local_logs;
+SQL
 	is($c->sql("SELECT count(*) FROM local_logs"),
 		$c->sql("SELECT count(*) FROM source"), "$name: all rows are there");
 	is($c->sql(<<"SQL"), '0|0', "$name: and they are what was loaded");
@@ -112,6 +142,100 @@ FROM local_logs l
 SQL
 	return;
 }
+
+# ---------- the life of segments ----------
+
+# SQL on a partition
+sub on
+{
+	my ($name, $sql) = @_;
+
+	return $name eq 'p4' ? $c->part('p3')->safe_psql('logs_c', $sql)
+	  : $c->on($name, $sql);
+}
+
+# Seal some of the open segments of partitions, with filters for two keys of
+# attrs: lists of partition, share, keys, condition
+sub seal
+{
+	my (@jobs) = @_;
+	my @sessions;
+
+	foreach my $job (@jobs)
+	{
+		my ($name, $share, $keys, $condition) = @$job;
+		my @segments = grep { chance($share) } split /\n/, on($name, <<"SQL");
+SELECT name FROM logq_store.segment
+WHERE state = 'open' AND ($condition) ORDER BY lower
+SQL
+		my $s = $c->session;
+
+		$s->query("SET logq.bloom_attrs = '$keys'");
+		$s->send("SELECT count(s.segment) FROM unnest('{" . join(',', @segments) .
+			  "}'::name[]) AS x(name), logq.seal('$name', x.name) s");
+		push @sessions, [ $s, scalar @segments, "segments of $name are sealed" ];
+	}
+	foreach (@sessions)
+	{
+		my ($s, $wanted, $what) = @$_;
+
+		is($s->wait(300) // 'no end', $wanted, $what);
+		$s->quit;
+	}
+	return;
+}
+
+# How many segments of all partitions are open, sealed, and open again
+sub states
+{
+	my %sum = (open => 0, sealed => 0, reopened => 0);
+
+	foreach my $name (split /\n/, $c->sql('SELECT server FROM logq.partition'))
+	{
+		my @n = split /\|/, on($name, <<'SQL');
+SELECT count(*) FILTER (WHERE state = 'open' AND sealed_at IS NULL),
+	count(*) FILTER (WHERE state = 'sealed'),
+	count(*) FILTER (WHERE state = 'open' AND sealed_at IS NOT NULL)
+FROM logq_store.segment
+SQL
+		$sum{$_} += shift @n foreach qw(open sealed reopened);
+	}
+	return \%sum;
+}
+
+# Drop a segment that is open and one that is sealed; with their rows
+sub drop_segments
+{
+	my ($name) = @_;
+
+	foreach my $state ('open', 'sealed')
+	{
+		my @segments = split /\n/, on($name,
+			"SELECT name, lower, upper FROM logq_store.segment WHERE state = '$state' ORDER BY lower");
+		my ($segment, $lower, $upper) = split /\|/, pick(@segments);
+
+		on($name, "SELECT logq_store.drop_segment('$segment')");
+		$c->sql("DELETE FROM local_logs WHERE partition = '$name' AND ts >= '$lower' AND ts < '$upper'");
+	}
+	# what was loaded, from now on
+	$c->sql('TRUNCATE source; INSERT INTO source SELECT -1, ts, level, service, message, trace_id, attrs FROM local_logs');
+	return;
+}
+
+# Until nothing that was found true before the changes behind logq's back is
+# taken for true
+sub outlast_confirmations
+{
+	LogqTest::poll(sub {
+		return $c->sql(<<'SQL') eq 't';
+SELECT coalesce(bool_and(coalesce(confirmed_at < now() - interval '1 second', true)), true)
+FROM logq.catalog_status()
+SQL
+	}) or BAIL_OUT('confirmations do not grow old');
+	return;
+}
+
+# ---------- tables, functions and views for the queries ----------
 
 my $has_icu = $c->sql(
 	"SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'");
@@ -155,6 +279,10 @@ $c->sql(<<"SQL" . views('logq', 'logq.logs') . views('local', 'local_logs'));
 CREATE TABLE source (n int, ts timestamptz, level text, service text,
 	message text, trace_id text, attrs jsonb);
 CREATE TABLE local_logs AS SELECT * FROM logq.logs;
+CREATE VIEW quiet_logq AS
+	SELECT * FROM logq.logs WHERE level <> 'NOISE' OR level IS NULL;
+CREATE VIEW quiet_local AS
+	SELECT * FROM local_logs WHERE level <> 'NOISE' OR level IS NULL;
 CREATE COLLATION ci_or_default $ci;
 CREATE FUNCTION f_immutable(text) RETURNS text LANGUAGE sql IMMUTABLE
 	AS 'SELECT substr(\$1, 2)';
@@ -204,7 +332,7 @@ BEGIN ATOMIC
 	LIMIT local_search.max_rows;
 END;
 SQL
-load(0, int($#$rows * 0.9));
+load(0, $late);
 check_rows('three partitions');
 cmp_ok($c->on('p1', 'SELECT count(*) FROM logq_store.segment'), '>=', 25,
 	'rows lie in many segments');
@@ -212,340 +340,311 @@ $c->sql(<<'SQL');
 CREATE TABLE dim AS
 SELECT row_number() OVER (ORDER BY ts, id)::int AS k, service, level,
 	ts AS since, id, trace_id,
-	CASE WHEN id % 2 = 0 THEN '%e%' ELSE 'time%' END AS pattern
+	CASE WHEN id % 2 = 0 THEN '%e%' ELSE 'time%' END AS pattern,
+	CASE WHEN split_part(message, ' ', 1) ~ '^\w{1,40}$'
+		THEN '\m' || split_part(message, ' ', 1) || '\M' ELSE 'timeout' END AS regex,
+	attrs->>'status' AS status, attrs->>'req' AS req, message,
+	CASE jsonb_typeof(attrs) WHEN 'object' THEN attrs - 'tags' - 'user' - 'ok' ELSE attrs END AS js
 FROM (SELECT * FROM local_logs WHERE id % 200 = 7 AND isfinite(ts)
 	ORDER BY ts, id LIMIT 12) x;
-INSERT INTO dim VALUES (13, NULL, NULL, '2024-03-10 06:00+00', NULL, NULL, NULL),
-	(14, 'web', 'ERROR', '2024-03-10 04:00+00', 1, 'x', '%'),
-	(15, 'web', 'INFO', now() - interval '2 hours', 2, '', 'no such row');
+INSERT INTO dim VALUES (13, NULL, NULL, '2024-03-10 06:00+00', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+	(14, 'web', 'ERROR', '2024-03-10 04:00+00', 1, 'x', '% user %', '\mtimeout\M', '500', 'r1-1', 'first', '{"n": 3}'),
+	(15, 'web', 'INFO', now() - interval '2 hours', 2, '', 'no such row', '\myes\M', 'st-1', '', '', '{"status": "404"}');
 ANALYZE dim;
 SQL
 
-# ---------- running ----------
+# ---------- queries ----------
 
-my $g = LogqQueries->new(rows => $rows, now => $now);
+my $g = LogqQueries->new(rows => \@rows, now => $now);
+my $cmp = LogqCompare->new(cluster => $c, queries => $g, seed => $seed,
+	first => $first, last => $last, shape => $ENV{LOGQ_SHAPE});
+my $done = 0;
 
-sub for_table
-{
-	my ($sql, $n) = @_;
-	my ($t, $s) = $n eq 'logq' ? ('logq.logs', 'logq.search')
-	  : ('local_logs', 'local_search');
-
-	$sql =~ s/\@T\@/$t/g;
-	$sql =~ s/\@N\@/$n/g;
-	$sql =~ s/\@S\@/$s/g;
-	return $sql;
-}
-
-# psql commands for a query.  Each statement is followed by a line, on standard
-# output and on standard error, that says which it was and how it ended.
-sub script
-{
-	my ($q) = @_;
-	my $text = "\\echo \@\@Q $q->{number}\n";
-	my $v = 0;
-
-	$text .= "SET $_;\n" foreach @{ $q->{set} };
-	$text .= "BEGIN;\n" if $q->{transaction};
-	foreach my $variant (@{ $q->{variants} })
-	{
-		my $n = $v == 0 ? 'local' : 'logq';
-		my $i = 0;
-
-		$text .= "SAVEPOINT variant;\n" if $q->{transaction};
-		$text .= "SET $_ = off;\n" foreach @$variant;
-		foreach my $sql (@{ $q->{sql} })
-		{
-			$text .= for_table($sql, $n) .
-			  ";\n\\echo \@\@E $q->{number} $v $i :ERROR :SQLSTATE\n"
-			  . "\\warn \@\@E $q->{number} $v $i\n";
-			$i++;
-		}
-		$text .= "EXPLAIN " . $q->{explain_options} .
-		  for_table($q->{sql}[0], $n) .
-		  ";\n\\echo \@\@X $q->{number} :ERROR\n\\warn \@\@X $q->{number}\n"
-		  if $v == 1 && $q->{explain};
-		$text .= "RESET $_;\n" foreach @$variant;
-		$text .= "ROLLBACK TO SAVEPOINT variant;\n" if $q->{transaction};
-		$v++;
-	}
-	$text .= "ROLLBACK;\n" if $q->{transaction};
-	return $text . "RESET ALL;\nDEALLOCATE ALL;\n";
-}
-
-sub split_rows
-{
-	my ($text) = @_;
-
-	$text =~ s/\n\z//;
-	return split /$record/, $text, -1;
-}
-
-# What is different between two outputs of one statement, or undef
-sub difference
-{
-	my ($compare, $local, $other) = @_;
-	my (@a, @b);
-
-	return $local->{error} && $other->{error} &&
-	  $local->{state} eq $other->{state}
-	  ? undef
-	  : "SQLSTATE $other->{state} instead of $local->{state}: $other->{message}"
-	  if $compare eq 'error';
-	return undef if $local->{error} && $other->{error};
-	return "the plain table fails: $local->{message}" if $local->{error};
-	return "error: $other->{message}" if $other->{error};
-	return undef if $local->{text} eq $other->{text};
-	@a = split_rows($local->{text});
-	@b = split_rows($other->{text});
-	if ($compare =~ /^\d+$/)
-	{
-		foreach my $i (0 .. ($#a < $#b ? $#a : $#b))
-		{
-			my @ka = split /$field/, $a[$i], -1;
-			my @kb = split /$field/, $b[$i], -1;
-
-			return "the order is different from row $i on: $a[$i] against $b[$i]"
-			  if join($field, @ka[ 0 .. $compare - 1 ]) ne
-			  join($field, @kb[ 0 .. $compare - 1 ]);
-		}
-	}
-	if ($compare ne 'list')
-	{
-		@a = sort @a;
-		@b = sort @b;
-		return undef if join($record, @a) eq join($record, @b);
-	}
-	{
-		my (%seen, @missing, @more);
-
-		$seen{$_}++ foreach @a;
-		foreach (@b)
-		{
-			push @more, $_ if --$seen{$_} < 0;
-		}
-		foreach my $row (@a)
-		{
-			push @missing, $row if $seen{$row} > 0 && $seen{$row}--;
-		}
-		return sprintf(
-			"%d rows instead of %d; missing %d, such as %s; too many %d, such as %s",
-			scalar @b, scalar @a,
-			scalar @missing, substr($missing[0] // '-', 0, 400),
-			scalar @more, substr($more[0] // '-', 0, 400))
-		  . (@missing || @more ? '' : '; only the order is different');
-	}
-}
-
-sub report
-{
-	my ($q, $v, $what) = @_;
-	my $variant = $v == 1 ? 'everything on'
-	  : join ', ', map { "$_ = off" } @{ $q->{variants}[$v] };
-
-	$failed{ $q->{shape} }++;
-	return if ++$reports > $max_reports;
-	$what =~ s/$field/ | /g;
-	diag(encode('UTF-8', join "\n",
-		"query $q->{number} ($q->{shape}) of seed $seed, $variant: $what",
-		(map { "  SET $_;" } @{ $q->{set} }),
-		(map { '  ' . for_table($_, 'logq') . ';' } @{ $q->{sql} }),
-		$q->{transaction} ? '  (in one transaction)' : ()));
-	return;
-}
-
-# Run queries in one session; returns how many of them were completed
-sub run_batch
-{
-	my (@queries) = @_;
-	my $base = "$PostgreSQL::Test::Utils::tmp_check/queries";
-	my (%out, %explained, $current, $done);
-	my ($out, $err);
-
-	open my $f, '>:encoding(UTF-8)', "$base.sql" or die $!;
-	print $f "\\set ON_ERROR_ROLLBACK on\n";
-	print $f script($_) foreach @queries;
-	print $f "\\echo \@\@Q end\n";
-	close $f or die $!;
-	{
-		local $ENV{PGOPTIONS} = '-c statement_timeout=60s';
-		local $ENV{PGCLIENTENCODING} = 'UTF8';
-		my @psql = ($c->coordinator->installed_command('psql'), '-XAtq',
-			'-F', $field, '-R', $record, '-P', 'null=<NULL>',
-			'-d', $c->coordinator->connstr('logs'), '-f', "$base.sql");
-
-		IPC::Run::run(\@psql, '>', "$base.out", '2>', "$base.err",
-			IPC::Run::timeout(900));
-	}
-	$err = decode('UTF-8', slurp_file("$base.err"));
-	{
-		my $text = '';
-
-		foreach my $line (split /^/, $err)
-		{
-			if ($line =~ /^\@\@E (\d+) (\d+) (\d+)$/)
-			{
-				my $key = "$1 $2 $3";
-
-				$out{$key}{message} = $text =~ s/psql:\S+: //gr;
-				$text = '';
-			}
-			elsif ($line =~ /^\@\@X (\d+)/)
-			{
-				$explained{$1}{message} = $text;
-				$text = '';
-			}
-			else
-			{
-				$text .= $line;
-			}
-		}
-	}
-	{
-		my $text = '';
-
-		open my $in, '<:encoding(UTF-8)', "$base.out" or die $!;
-		while (my $line = <$in>)
-		{
-			if ($line =~ /^\@\@E (\d+ \d+ \d+) (\w+) (\w+)$/)
-			{
-				$out{$1}{error} = $2 eq 'true';
-				$out{$1}{state} = $3;
-				$out{$1}{text} = $text;
-				$text = '';
-			}
-			elsif ($line =~ /^\@\@X (\d+) (\w+)$/)
-			{
-				$explained{$1}{error} = $2 eq 'true';
-				$text = '';
-			}
-			elsif ($line =~ /^\@\@Q (\w+)$/)
-			{
-				$current = $1;
-				$text = '';
-			}
-			else
-			{
-				$text .= $line;
-			}
-		}
-		close $in;
-	}
-
-	$done = 0;
-	foreach my $q (@queries)
-	{
-		my $k = $q->{number};
-		my $rows = 0;
-		my $has_error = 0;
-
-		if (defined $current && $current ne 'end' && $current == $k)
-		{
-			report($q, 1, "the session ended: " . substr($err, -600));
-			# go on with the next one, once the server is back
-			LogqTest::poll(sub { return $c->coordinator->psql('logs', 'SELECT 1') == 0; })
-			  or BAIL_OUT('the coordinator is gone');
-			return $done + 1;
-		}
-		$done++;
-		$count{ $q->{shape} }++;
-	  variant:
-		foreach my $v (1 .. $#{ $q->{variants} })
-		{
-			foreach my $i (0 .. $#{ $q->{sql} })
-			{
-				my $local = $out{"$k 0 $i"};
-				my $diff = difference($q->{compare}, $local, $out{"$k $v $i"});
-
-				$rows = 1 if $local->{text} ne '' && !$local->{error};
-				$has_error = $local->{message} if $local->{error};
-				if (defined $diff)
-				{
-					report($q, $v, "statement $i: $diff");
-					last variant;
-				}
-			}
-		}
-		report($q, 1, "EXPLAIN $q->{explain_options}: $explained{$k}{message}")
-		  if $q->{explain} && $explained{$k}{error} && !$has_error;
-		$with_rows++ if $rows;
-		push @errors, "query $k ($q->{shape}): $has_error"
-		  if $has_error && $q->{compare} ne 'error';
-	}
-	return $done;
-}
-
+# the next queries, up to this share of all
 sub run_queries
 {
-	my ($from, $to) = @_;
-	my @queries;
+	my ($share, $what, %opt) = @_;
+	my $to = int($nqueries * $share);
+	my $reports = $cmp->{reports};
 
-	foreach my $n ($from .. $to)
-	{
-		# each query has a seed of its own, so that one can be repeated alone
-		srand($seed * 100003 + $n);
-		my $q = $g->query($ENV{LOGQ_SHAPE});
-
-		$q->{number} = $n;
-		$q->{transaction} = $q->{now} || LogqQueries::chance(0.3);
-		$q->{explain} &&= LogqQueries::chance(0.15);
-		$q->{explain_options} = LogqQueries::pick('(VERBOSE, COSTS OFF) ',
-			'(ANALYZE, VERBOSE, TIMING OFF) ', '(FORMAT JSON) ',
-			'(ANALYZE, BUFFERS, FORMAT YAML) ');
-		$q->{explain} = 0 if $q->{sql}[0] =~ /^PREPARE/;
-		$q->{variants} =
-		  [ [], [], [ LogqQueries::pick(@switches) ], [@switches] ];
-		push @queries, $q if $n >= $first && $n <= $last;
-	}
-	while (@queries)
-	{
-		my $n = @queries < $per_psql ? @queries : $per_psql;
-
-		splice @queries, 0, run_batch(@queries[ 0 .. $n - 1 ]);
-	}
-	return;
-}
-
-sub take_ids
-{
 	# in an order that depends on the rows alone
 	$g->set_ids(split /\n/, $c->sql('SELECT id FROM local_logs ORDER BY id'));
+	$cmp->run($done + 1, $to, %opt);
+	$done = $to;
+	diag("above: $what") if $cmp->{reports} > $reports;
 	return;
 }
 
-my $part = int($nqueries * 0.75);
+run_queries(0.06, 'all segments are open');
 
-take_ids();
-run_queries(1, $part);
+seal(map { [ $_, 0.6, $_ eq 'p3' ? 'req, n' : 'status, req', 'true' ] } $c->names);
+cmp_ok(states()->{$_}, '>', 15, "many segments are $_") foreach 'open', 'sealed';
+run_queries(0.14, 'segments are sealed, and the coordinator has not been told');
 
-# A fourth partition that sorts and folds text in another way, and more rows
+$c->sql('SELECT logq.refresh_catalog()');
+$g->trust(1);
+run_queries(0.45, 'what is sealed is known');
+$g->trust(0);
+
+# Each word of the messages, as it is and in other cases, as a whole word and
+# as less
 {
-	my $node = $c->part('p3');
+	my %forms = (
+		q(LIKE '% ' || p.pattern || ' %') => 'LIKE, between spaces',
+		q(LIKE p.pattern || '%') => 'LIKE, at the start',
+		q(ILIKE '% ' || p.pattern || ' %') => 'ILIKE, between spaces',
+		q(ILIKE '%' || p.pattern) => 'ILIKE, at the end',
+		q(~ ('\m' || p.regex || '\M')) => '~, as a word',
+		q(~* ('\m' || p.regex || '\M')) => '~*, as a word',
+		q(~* ('(^|\W)' || p.regex || '(\W|$)')) => '~*, between others',
+		q(= p.word) => '=');
 
-	LogqTest::set_up_partition_database($node, 'logs_c',
-		"LOCALE 'C' ENCODING 'UTF8' TEMPLATE template0");
-	$c->add_partition('p4', node => $node, db => 'logs_c');
-	load(int($#$rows * 0.9) + 1, $#$rows);
-	check_rows('four partitions');
-	take_ids();
-	run_queries($part + 1, $nqueries);
+	foreach my $form (sort keys %forms)
+	{
+		my $words = join ', ', map { LogqRows::quote($_) } @LogqRows::message_words;
+		my $sql = <<'SQL';
+SET logq.catalog_max_age = '1d';
+WITH p AS (
+	SELECT DISTINCT word, regexp_replace(word, '([\\%_])', '\\\1', 'g') AS pattern,
+		regexp_replace(word, '([^\w\s])', '\\\1', 'g') AS regex
+	FROM unnest(ARRAY[@WORDS@]) u(w), LATERAL (VALUES (w), (lower(w))) v(word))
+SELECT * FROM (
+	SELECT p.word,
+		(SELECT array[count(*), sum(l.id)] FROM logq.logs l WHERE l.message @FORM@) AS logq,
+		(SELECT array[count(*), sum(l.id)] FROM local_logs l WHERE l.message @FORM@) AS plain
+	FROM p) x
+WHERE logq IS DISTINCT FROM plain
+SQL
+		$sql =~ s/\@FORM\@/$form/g;
+		$sql =~ s/\@WORDS\@/$words/;
+		is($c->sql(encode('UTF-8', $sql)), '', "words are found by $forms{$form}");
+	}
 }
-note(encode('UTF-8', "fails everywhere, as on the plain table: $_"))
-  foreach @errors;
 
+# late rows, through logq and past it, also in segments that are new; segments
+# that go; known of one partition only
+load($late, $direct);
+load_directly($direct, $more, 'p2');
+check_rows('late rows');
+drop_segments($_) foreach $c->names;
+cmp_ok(states()->{reopened}, '>', 9, 'many segments are open again');
+$c->sql("SELECT logq.refresh_catalog('p1')");
+outlast_confirmations();
+run_queries(0.6, 'segments were written to late, and dropped');
+
+# a fourth partition that sorts and folds text in another way, and more rows;
+# some is sealed again
+LogqTest::set_up_partition_database($c->part('p3'), 'logs_c',
+	"LOCALE 'C' ENCODING 'UTF8' TEMPLATE template0");
+$c->add_partition('p4', node => $c->part('p3'), db => 'logs_c');
+load($more, scalar @rows);
+check_rows('four partitions');
+seal([ 'p1', 0.5, 'status, n', 'true' ],
+	[ 'p2', 0.6, 'n, req', 'sealed_at IS NOT NULL' ],
+	[ 'p4', 0.5, 'status, req', 'true' ]);
+$c->sql('SELECT logq.refresh_catalog()');
+
+# Values of fields, where some segments have filters of them and others have not
+{
+	my %forms = (
+		"t.trace_id" => "l.trace_id = v.v",
+		"t.attrs->>'status'" => "l.attrs->>'status' = v.v",
+		"t.attrs->>'req'" => "l.attrs->>'req' = v.v",
+		"t.attrs->>'n'" => "l.attrs->>'n' = v.v",
+		"t.attrs->'req'" => "l.attrs @> jsonb_build_object('req', v.v)",
+		"t.service" => "l.service = v.v",
+		"t.level" => "l.level = v.v");
+
+	foreach my $field (sort keys %forms)
+	{
+		is($c->sql(<<"SQL"), '', "rows are found by $forms{$field}");
+SET logq.catalog_max_age = '1d';
+WITH v AS (SELECT DISTINCT $field AS v FROM local_logs t ORDER BY 1 LIMIT 90)
+SELECT * FROM (
+	SELECT v.v,
+		(SELECT array[count(*), sum(l.id)] FROM logq.logs l WHERE $forms{$field}) AS logq,
+		(SELECT array[count(*), sum(l.id)] FROM local_logs l WHERE $forms{$field}) AS plain
+	FROM v) x
+WHERE logq IS DISTINCT FROM plain
+SQL
+	}
+}
+$g->trust(1);
+run_queries(0.88, 'four partitions, some segments were sealed again');
+$g->trust(0);
+
+# ---------- beside writers and sealers ----------
+
+my $second = LogqTest::start_coordinator('second', "logq.databases = 'logs'",
+	"logq.seal_after = '1s'");
+
+foreach my $name ('p1' .. 'p4')
+{
+	$c->add_partition($name, coordinator => $second,
+		$name eq 'p4' ? (node => $c->part('p3'), db => 'logs_c') : ());
+}
+LogqTest::poll_ok(sub {
+	return $second->safe_psql('logs', 'SELECT count(confirmed_at) FROM logq.catalog_status()') == 4;
+}, "a second coordinator's worker has seen all partitions");
+
+my @hours = map { LogqRows::timestamp($_, 0) } LogqRows::late_hours($now),
+  map { 1710028800 + 3600 * $_ } -30, -29, -28, 9, 10, 11;
+my $hours = "'{" . join(',', map { "\"$_\"" } @hours) . "}'::timestamptz[]";
+my $nhours = @hours;
+
+# Rows that the queries do not see, in transactions of their own, until told
+# that it is enough
+sub noise
+{
+	my ($n, $before, $table) = @_;
+
+	return <<"SQL";
+DO \$\$
+DECLARE
+	at timestamptz;
+BEGIN
+	FOR i IN 1 .. $n LOOP
+		EXIT WHEN EXISTS (SELECT FROM enough);
+		at := ($hours)[1 + i % $nhours] + i * interval '1 second';
+		$before
+		INSERT INTO $table (ts, level, service, message, trace_id, attrs)
+		VALUES (at, 'NOISE', 'noise-' || i % 7, 'noise timeout ' || i, md5(i::text), '{"status": "noise"}');
+		COMMIT;
+	END LOOP;
+END
+\$\$
+SQL
+}
+
+my @own_wrong;
+my $own = 0;
+my %session = (
+	writer => $c->session,
+	strict => $c->session,
+	trusting => $c->session,
+	second_strict => $c->session(node => $second),
+	second => $c->session(node => $second));
+
+$session{$_}->query('SET logq.strict_pruning = on') foreach qw(strict second_strict);
+$session{trusting}->query("SET logq.catalog_max_age = '1d'");
+
+# Every row is found once it is committed: through the same coordinator at
+# once, whoever asks; anywhere at once by strict queries; else soon.
+sub check_own_rows
+{
+	foreach my $through_logq (1, 0)
+	{
+		my $mark = 'own' . ++$own;
+		my $at = pick(@hours);
+		my $row = "('$at'::timestamptz + interval '30 minutes', 'NOISE', '$mark', 'a row $mark here', '$mark', '{\"status\": \"$mark\"}')";
+		my $columns = '(ts, level, service, message, trace_id, attrs)';
+		my $sql = 'SELECT count(*) FROM logq.logs WHERE ' . pick("service = '$mark'",
+			"trace_id = '$mark'", "message LIKE '% $mark %'", "message ~* '\\m$mark\\M'",
+			"attrs->>'status' = '$mark'", "attrs @> '{\"status\": \"$mark\"}'");
+		my @at_once = qw(strict second_strict);
+		my $answer;
+
+		if ($through_logq)
+		{
+			$answer = $session{writer}->query("INSERT INTO logq.logs $columns VALUES $row");
+			push @at_once, 'trusting';
+		}
+		else
+		{
+			$c->on(pick($c->names), "SELECT logq_store.make_segment('$at'); INSERT INTO logq_store.log $columns VALUES $row");
+			$answer = '';
+		}
+		push @own_wrong, "not written: $answer" if $answer ne '';
+		foreach my $who (@at_once)
+		{
+			$answer = $session{$who}->query($sql);
+			push @own_wrong, "$who: $answer of: $sql" if $answer ne '1';
+		}
+		LogqTest::poll(sub { return ($answer = $session{second}->query($sql)) eq '1'; }, 15)
+		  or push @own_wrong, "second: $answer of: $sql";
+	}
+	return;
+}
+
+{
+	my %background = (
+		through => $c->session,
+		past => $c->session(node => $c->part('p2')),
+		past_too => $c->session(node => $c->part('p3'), db => 'logs_c'),
+		seal => $c->session);
+	my $seal = "SELECT count(*) > 0 FROM logq.seal(before => '2200-01-01'); SELECT logq.refresh_catalog() >= 0";
+	my @answers;
+	my $sealed = 0;
+	my $written = 0;
+
+	$background{$_}->query('CREATE TABLE enough (yes boolean)') foreach qw(through past past_too);
+	$background{through}->send(noise(1500, '', 'logq.logs'));
+	$background{$_}->send(noise(1500, 'PERFORM logq_store.make_segment(at);', 'logq_store.log'))
+	  foreach qw(past past_too);
+	$background{seal}->send($seal);
+	$g->beside_writers(1);
+	run_queries(1, 'beside writers',
+		tables => { T => [ 'quiet_local', 'quiet_logq' ] },
+		per_psql => 15,
+		between => sub {
+			my $answer = $background{seal}->wait(0.01);
+
+			check_own_rows();
+			return unless defined $answer;
+			# a segment that is written to again and again is not sealed
+			$answer =~ s/^(WARNING|DETAIL|HINT|LOCATION): .*\n?//mg;
+			chomp $answer;
+			push @answers, "seal: $answer" if $answer !~ /^[tf]\nt$/;
+			$sealed++ if $answer =~ /^t/;
+			$background{seal}->send($seal);
+		});
+	$c->sql('INSERT INTO enough VALUES (true)');
+	$c->on('p2', 'INSERT INTO enough VALUES (true)');
+	on('p4', 'INSERT INTO enough VALUES (true)');
+	foreach my $name (qw(through past past_too))
+	{
+		my $answer = $background{$name}->wait(60) // 'no end';
+
+		push @answers, "$name: $answer" if $answer ne '';
+	}
+	push @answers, grep { !/^[tf]\nt\b/ } $background{seal}->wait(60) // 'sealing has no end';
+	is_deeply(\@answers, [], 'writers and sealers have nothing to complain of');
+	ok($sealed || !$whole, 'segments were sealed meanwhile');
+	ok(!@own_wrong, "each of $own rows is found as soon as it should be")
+	  or diag(join "\n", @own_wrong[ 0 .. ($#own_wrong < 9 ? $#own_wrong : 9) ]);
+	$written += on($_, "SELECT count(*) FROM logq_store.log WHERE level = 'NOISE'") foreach 'p1' .. 'p4';
+	cmp_ok($written, '>', 100, 'much was written meanwhile');
+	is($session{$_}->query("SELECT count(*) FROM logq.logs WHERE level = 'NOISE'"), $written,
+		"all of it is found: $_") foreach 'strict', 'second_strict';
+	is($c->sql('SELECT count(*), sum(hashtext(l::text)) FROM quiet_logq l'),
+		$c->sql('SELECT count(*), sum(hashtext(l::text)) FROM quiet_local l'),
+		'and nothing else has changed');
+	$_->quit foreach values %background, values %session;
+}
+
+# ---------- results ----------
+
+note(encode('UTF-8', "fails everywhere, as on the plain table: $_"))
+  foreach @{ $cmp->{errors} };
 foreach my $shape (LogqQueries::shape_names())
 {
-	next unless $count{$shape};
-	ok(!$failed{$shape}, sprintf('%d %s queries give the rows of a plain table',
-			$count{$shape}, $shape =~ tr/_/ /r));
+	next unless $cmp->{count}{$shape};
+	ok(!$cmp->{failed}{$shape}, sprintf('%d %s queries give the rows of a plain table',
+			$cmp->{count}{$shape}, $shape =~ tr/_/ /r));
 }
-diag(($reports - $max_reports) . ' more differences are not shown')
-  if $reports > $max_reports;
-if ($first == 1 && $last == $nqueries)
+$cmp->summarize;
+if ($whole)
 {
-	cmp_ok($with_rows, '>', $nqueries / 2,
-		"the queries find something: $with_rows of $nqueries");
-	cmp_ok(scalar @errors, '<', $nqueries / 20,
-		'hardly any query fails: ' . @errors);
+	my $failing = @{ $cmp->{errors} };
+	my %reasons = %{ $cmp->{reasons} };
+
+	cmp_ok($cmp->{with_rows}, '>', $nqueries / 2,
+		"the queries find something: $cmp->{with_rows} of $nqueries");
+	cmp_ok($failing, '<', $nqueries / 20, "hardly any query fails: $failing");
+	# the test shall not succeed because nothing is left out
+	cmp_ok($cmp->{left_out}, '>', $cmp->{scans} * 0.4,
+		"segments are left out in $cmp->{left_out} of $cmp->{scans} queries");
+	cmp_ok($reasons{$_} // 0, '>', 0, sprintf("%d times by %s", $reasons{$_} // 0, $_))
+	  foreach "time", "id", "level", "service", "trace id", "attrs", "words", "partition";
 }
 done_testing();

@@ -118,15 +118,23 @@ LogqTest::poll_ok(sub
 	{
 		return 3 == grep {
 			$c->on($_, <<'SQL') eq 't'
-SELECT count(*) = 2 FROM logq_store.segment s, logq_store.store r
-WHERE s.lower <= now() AND s.upper > now()
-OR s.lower <= now() + r.segment_interval AND s.upper > now() + r.segment_interval
+SELECT count(s.name) = 2
+FROM logq_store.store r,
+	LATERAL (VALUES (now()), (now() + least(r.segment_interval / 4, interval '15 minutes'))) t(at)
+	LEFT JOIN logq_store.segment s ON s.lower <= t.at AND s.upper > t.at
 SQL
 		} $c->names;
 	},
 	'segments are made ahead');
 LogqTest::poll_ok(
-	sub { $c->sql("SELECT count(*) FROM logq.catalog_segment WHERE state = 'open'") eq '6' },
+	sub
+	{
+		my $made = 0;
+
+		$made += $c->on($_, 'SELECT count(*) FROM logq_store.segment') foreach $c->names;
+		return $made >= 3 &&
+			$c->sql("SELECT count(*) FROM logq.catalog_segment WHERE state = 'open'") eq $made;
+	},
 	'the copy has them');
 is($c->on('p1', "SELECT string_agg(DISTINCT application_name, ',') FROM pg_stat_activity WHERE usename = 'logq'"),
 	'logq maintenance', 'the connection has a name');
@@ -138,7 +146,7 @@ $c->sql("INSERT INTO logq.logs (ts, level, service, message, partition) SELECT '
 LogqTest::poll_ok(
 	sub { return 3 == grep { states($_) eq 'sealed,sealed,sealed,sealed,sealed,sealed' } $c->names },
 	'segments that are over get sealed');
-LogqTest::poll_ok(sub { states('p1', 'upper > now()') eq 'open,open' }, 'others do not');
+LogqTest::poll_ok(sub { states('p1', 'upper > now()') =~ /^open(,open)?$/ }, 'others do not');
 LogqTest::poll_ok(
 	sub { $c->sql("SELECT count(*), sum(rows) FROM logq.catalog_segment WHERE state = 'sealed'") eq '18|360' },
 	'the copy knows their rows');
@@ -256,7 +264,7 @@ SQL
 		'that it is not enough for making segments stands in the log');
 	ok(confirmed($node, 'p1'), 'and does no harm');
 	$c->sql("DROP $mapping; CREATE $mapping $options");
-	LogqTest::poll_ok(sub { states('p1', 'upper > now()') eq 'open,open' },
+	LogqTest::poll_ok(sub { states('p1', 'upper > now()') =~ /^open(,open)?$/ },
 		'with another mapping the segments are made');
 }
 
