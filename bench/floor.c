@@ -11,8 +11,11 @@
  * given.
  *
  *		newest_errors - [OUTPUT]		newest 100 rows with level ERROR
- *		trace_needle TRACE [OUTPUT]		a trace, all segments asked by name
- *		trace_pruned TRACE [OUTPUT]		only segments that hold some of it
+ *		service_level_hour FROM [OUTPUT]
+ *		like_hour FROM [OUTPUT]			newest 100 of the hour from FROM (seconds
+ *										since 1970) that the case asks for
+ *		trace_needle TRACE [OUTPUT]		a trace, of segments that hold it or are open
+ *		trace_all TRACE [OUTPUT]		the same, all segments are asked
  *		trace_parent TRACE [OUTPUT]		one statement on the parent table
  *		stream_ordered ROWS [OUTPUT]	newest ROWS rows as binary COPY
  *
@@ -53,7 +56,9 @@ static const char copy_header[COPY_HEADER_SIZE] = "PGCOPY\n\377\r\n\0";
 typedef struct Segment
 {
 	char	   *table;			/* quoted, with schema */
-	int64_t		upper;			/* us since 1970 */
+	int64_t		lower;			/* us since 1970 */
+	int64_t		upper;
+	bool		open;			/* takes rows: what it holds is not known */
 } Segment;
 
 typedef struct Partition
@@ -138,14 +143,18 @@ connect_partition(Partition *p, const char *name)
 	if (PQstatus(p->conn) != CONNECTION_OK)
 		die("%s", PQerrorMessage(p->conn));
 	res = query(p, "SELECT pg_catalog.format('logq_store.%I', name),"
-				" (extract(epoch FROM upper) * 1000000)::bigint"
+				" (extract(epoch FROM lower) * 1000000)::bigint,"
+				" (extract(epoch FROM upper) * 1000000)::bigint,"
+				" state = 'open'"
 				" FROM logq_store.segment ORDER BY upper DESC");
 	p->nsegments = PQntuples(res);
 	p->segments = must_alloc(calloc(p->nsegments + 1, sizeof(Segment)));
 	for (int i = 0; i < p->nsegments; i++)
 	{
 		p->segments[i].table = must_alloc(strdup(PQgetvalue(res, i, 0)));
-		p->segments[i].upper = atoll(PQgetvalue(res, i, 1));
+		p->segments[i].lower = atoll(PQgetvalue(res, i, 1));
+		p->segments[i].upper = atoll(PQgetvalue(res, i, 2));
+		p->segments[i].open = strcmp(PQgetvalue(res, i, 3), "t") == 0;
 	}
 	PQclear(res);
 }
@@ -232,25 +241,42 @@ find_cutoff(const char *where, int64_t n, int64_t *counts)
 	return cutoff;
 }
 
+/*
+ * The newest rows that meet a condition, before a time in us since 1970.
+ */
 static void
-prepare_newest_errors(void)
+prepare_newest(const char *where, int64_t before)
 {
 	int64_t		counts[MAX_PARTITIONS];
-	int64_t		cutoff = find_cutoff("WHERE level = 'ERROR'", NEWEST_ROWS,
-									 counts);
+	int64_t		cutoff = find_cutoff(where, NEWEST_ROWS, counts);
 
 	for (int i = 0; i < npartitions; i++)
 	{
 		Partition  *p = &partitions[i];
 
+		if (counts[i] == 0)
+			continue;
 		for (int s = 0; s < p->nsegments && p->segments[s].upper > cutoff; s++)
-			append(p, "COPY (SELECT " COLUMNS " FROM %s WHERE level = 'ERROR'"
-				   " ORDER BY ts DESC, id DESC LIMIT %lld)"
-				   " TO STDOUT (FORMAT binary);",
-				   p->segments[s].table, (long long) counts[i] + 1);
+			if (p->segments[s].lower < before)
+				append(p, "COPY (SELECT " COLUMNS " FROM %s %s"
+					   " ORDER BY ts DESC, id DESC LIMIT %lld)"
+					   " TO STDOUT (FORMAT binary);",
+					   p->segments[s].table, where,
+					   (long long) counts[i] + 1);
 	}
 	descending = true;
 	max_rows = NEWEST_ROWS;
+}
+
+static void
+prepare_hour(const char *condition, const char *from)
+{
+	char		where[256];
+
+	snprintf(where, sizeof(where), "WHERE %s AND level = 'ERROR'"
+			 " AND ts >= to_timestamp(%lld) AND ts < to_timestamp(%lld)",
+			 condition, atoll(from), atoll(from) + 3600);
+	prepare_newest(where, (atoll(from) + 3600) * INT64_C(1000000));
 }
 
 static void
@@ -271,7 +297,8 @@ prepare_trace(const char *trace, const char *how)
 		else
 			for (int s = p->nsegments - 1; s >= 0; s--)
 			{
-				if (strcmp(how, "trace_pruned") == 0)
+				if (strcmp(how, "trace_needle") == 0 &&
+					!p->segments[s].open)
 				{
 					PGresult   *res;
 					bool		found;
@@ -348,9 +375,13 @@ prepare(const char *name, const char *argument)
 	binary_output = false;
 
 	if (strcmp(name, "newest_errors") == 0)
-		prepare_newest_errors();
+		prepare_newest("WHERE level = 'ERROR'", INT64_MAX);
+	else if (strcmp(name, "service_level_hour") == 0)
+		prepare_hour("service = 'service-10'", argument);
+	else if (strcmp(name, "like_hour") == 0)
+		prepare_hour("message LIKE '%timeout%'", argument);
 	else if (strcmp(name, "trace_needle") == 0 ||
-			 strcmp(name, "trace_pruned") == 0 ||
+			 strcmp(name, "trace_all") == 0 ||
 			 strcmp(name, "trace_parent") == 0)
 		prepare_trace(argument, name);
 	else if (strcmp(name, "stream_ordered") == 0 && atoll(argument) > 0)

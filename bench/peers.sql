@@ -55,6 +55,9 @@ FROM generate_series(1, :hours) AS i,
 	LATERAL (SELECT to_timestamp(:end) - i * interval '1 hour') AS l(lower) \gexec
 CREATE INDEX ON local_logs.log (ts, id);
 CREATE INDEX ON local_logs.log USING hash (trace_id);
+-- those of sealed segments
+CREATE INDEX ON local_logs.log (service, level, ts, id);
+CREATE INDEX ON local_logs.log (level, ts, id);
 INSERT INTO local_logs.log
 	SELECT * FROM pf.logs WHERE ts >= to_timestamp(:end - 3600 * :local_hours) ORDER BY ts;
 VACUUM (ANALYZE) local_logs.log;
