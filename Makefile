@@ -2,7 +2,7 @@
 #
 #   make                  build the extension
 #   make install          install it into the PostgreSQL that PG_CONFIG names
-#   make demo             four servers, real logs, a million rows, five queries
+#   make demo             four servers, real logs, a million rows, some queries
 #   make stop             stop the demo and remove its data
 #   make check            every test, in servers of its own
 #   make unitcheck        only the plain C tests

@@ -51,6 +51,17 @@ COMMENT ON COLUMN logq.partition.same_locale IS
 	'whether the partition sorts and folds the case of text as this database does';
 SELECT pg_catalog.pg_extension_config_dump('logq.partition', '');
 
+-- also a restored dump makes sessions read it again
+CREATE FUNCTION logq.partition_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'logq_partition_changed'
+LANGUAGE C;
+COMMENT ON FUNCTION logq.partition_changed() IS 'tells all sessions that logq.partition has changed';
+REVOKE ALL ON FUNCTION logq.partition_changed() FROM PUBLIC;
+CREATE TRIGGER partition_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON logq.partition
+	FOR EACH STATEMENT EXECUTE FUNCTION logq.partition_changed();
+ALTER TABLE logq.partition ENABLE ALWAYS TRIGGER partition_changed;
+
 -- the highest number given so far: one that was removed may come back
 CREATE SEQUENCE logq.partition_number AS integer MINVALUE 0 START 0 MAXVALUE 524287;
 COMMENT ON SEQUENCE logq.partition_number IS
@@ -235,46 +246,73 @@ BEGIN
 END
 $make$;
 
+-- Segments that the current transaction has to open again when it commits.
+-- Nobody else ever sees a row of this table.
+CREATE TABLE logq_store.reopened (
+	segment		name NOT NULL
+);
+
 -- Trigger on segments that have been, or are being, sealed: a write opens a
 -- sealed segment again in its own transaction, and makes a sealing under way
--- start over.  Readers see the row and the new version together.
+-- start over.  Here it is only noted.  The lock that this takes is waited for
+-- at the commit, when a writer to several partitions holds no other one.
 CREATE FUNCTION logq_store.reopen_segment()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $reopen$
-DECLARE
-	seg		logq_store.segment;
-	ver		bigint;
 BEGIN
 	-- READ COMMITTED: what this reads is not older than our lock on the table,
 	-- which keeps a sealing from beginning.  Otherwise the snapshot may be
-	-- older than that; the row locks below fail when anything has changed.
-	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-		SELECT * INTO seg FROM logq_store.segment WHERE name = TG_TABLE_NAME;
-		IF seg.state = 'open' AND seg.sealing IS NULL THEN
-			RETURN NULL;
-		END IF;
+	-- older than that, and it is for the commit to find out.
+	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+		AND EXISTS (SELECT FROM logq_store.segment
+			WHERE name = TG_TABLE_NAME AND state = 'open' AND sealing IS NULL) THEN
+		RETURN NULL;
 	END IF;
-	PERFORM FROM logq_store.catalog_version FOR UPDATE;
-	-- not FOR UPDATE: a sealing under way has a key-share lock, from foreign keys
-	SELECT * INTO seg FROM logq_store.segment WHERE name = TG_TABLE_NAME FOR NO KEY UPDATE;
-	IF seg.state = 'sealed' THEN
-		ver := logq_store.raise_version();
-		UPDATE logq_store.segment SET state = 'open', sealing = NULL, version = ver
-			WHERE name = TG_TABLE_NAME;
-	ELSIF seg.sealing IS NOT NULL THEN
-		UPDATE logq_store.segment SET sealing = NULL WHERE name = TG_TABLE_NAME;
+	IF NOT EXISTS (SELECT FROM logq_store.reopened WHERE segment = TG_TABLE_NAME) THEN
+		INSERT INTO logq_store.reopened VALUES (TG_TABLE_NAME);
 	END IF;
 	RETURN NULL;
 END
 $reopen$;
 REVOKE ALL ON FUNCTION logq_store.reopen_segment() FROM PUBLIC;
 
+-- Opens a segment again, at the commit.  Readers see its new rows and the new
+-- version together.
+CREATE FUNCTION logq_store.reopen_now()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $now$
+DECLARE
+	seg		logq_store.segment;
+	ver		bigint;
+BEGIN
+	DELETE FROM logq_store.reopened WHERE segment = NEW.segment;
+	-- a snapshot that is older than a change of what is locked fails here
+	PERFORM FROM logq_store.catalog_version FOR UPDATE;
+	-- not FOR UPDATE: a sealing under way has a key-share lock, from foreign keys
+	SELECT * INTO seg FROM logq_store.segment WHERE name = NEW.segment FOR NO KEY UPDATE;
+	IF seg.state = 'sealed' THEN
+		ver := logq_store.raise_version();
+		UPDATE logq_store.segment SET state = 'open', sealing = NULL, version = ver
+			WHERE name = NEW.segment;
+	ELSIF seg.sealing IS NOT NULL THEN
+		UPDATE logq_store.segment SET sealing = NULL WHERE name = NEW.segment;
+	END IF;
+	RETURN NULL;
+END
+$now$;
+REVOKE ALL ON FUNCTION logq_store.reopen_now() FROM PUBLIC;
+CREATE CONSTRAINT TRIGGER logq_reopen_now AFTER INSERT ON logq_store.reopened
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION logq_store.reopen_now();
+ALTER TABLE logq_store.reopened ENABLE ALWAYS TRIGGER logq_reopen_now;
+
 -- Attaches the trigger and notes a token that any write takes away again, so
--- that the sealing which got it can tell.  The lock waits for transactions
--- that have written to the segment, and makes others wait meanwhile: set
--- lock_timeout.  NULL: the segment is not there, or is sealed.
+-- that the sealing which got it can tell.  No transaction that has written to
+-- the segment may be left, and none shall wait because of us: fails at once
+-- (55P03) while there is one.  NULL: the segment is not there, or is sealed.
 CREATE FUNCTION logq_store.begin_seal(seg name)
 RETURNS bigint
 LANGUAGE plpgsql
@@ -287,7 +325,7 @@ BEGIN
 	IF NOT EXISTS (SELECT FROM logq_store.segment WHERE name = seg AND state = 'open') THEN
 		RETURN NULL;
 	END IF;
-	EXECUTE format('LOCK TABLE logq_store.%I IN SHARE ROW EXCLUSIVE MODE', seg);
+	EXECUTE format('LOCK TABLE logq_store.%I IN SHARE ROW EXCLUSIVE MODE NOWAIT', seg);
 	IF NOT EXISTS (SELECT FROM pg_trigger
 			WHERE tgrelid = format('logq_store.%I', seg)::regclass AND tgname = 'logq_reopen') THEN
 		EXECUTE format('CREATE TRIGGER logq_reopen AFTER INSERT OR UPDATE OR DELETE ON logq_store.%I
@@ -319,7 +357,8 @@ BEGIN
 	IF NOT EXISTS (SELECT FROM logq_store.segment WHERE name = seg) THEN
 		RETURN false;
 	END IF;
-	LOCK TABLE logq_store.log IN ACCESS EXCLUSIVE MODE;
+	-- not of other segments: their readers may go on
+	LOCK TABLE ONLY logq_store.log IN ACCESS EXCLUSIVE MODE;
 	EXECUTE format('DROP TABLE IF EXISTS logq_store.%I', seg);
 	PERFORM logq_store.raise_version();
 	DELETE FROM logq_store.segment WHERE name = seg;
@@ -328,7 +367,7 @@ END
 $drop$;
 REVOKE ALL ON FUNCTION logq_store.drop_segment(name) FROM PUBLIC;
 
-GRANT SELECT ON logq_store.store, logq_store.catalog_version TO PUBLIC;
+GRANT SELECT ON logq_store.store, logq_store.catalog_version, logq_store.reopened TO PUBLIC;
 GRANT SELECT (name, lower, upper, state, version, rows) ON logq_store.segment TO PUBLIC;
 $store$,
 	'@NUMBER@', number::text),

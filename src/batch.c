@@ -81,7 +81,9 @@ logq_plan_fragments(LogqStream *stream)
 	stream->poor = false;
 	stream->plan_version = stream->part->version;
 	stream->planner(stream, stream->planner_arg);
-	if (stream->trusted && stream->request->handed_out)
+	stream->replanned = true;
+	/* nothing is handed out while a stream has no bound, so it kept its own */
+	if (stream->request->ordered && stream->request->handed_out)
 		skip_to_last_row(stream);
 }
 

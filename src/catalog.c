@@ -68,7 +68,9 @@ const LogqColumnDef logq_columns[LOGQ_NCOLUMNS] = {
 static HTAB *partitions_by_number = NULL;
 static MemoryContext partition_list_cxt = NULL;
 static List *partition_list = NIL;	/* valid when partition_list_valid */
-static bool partition_list_valid = false;
+static uint64 partition_list_wanted = 1;	/* raised by invalidations */
+static uint64 partition_list_built = 0; /* what the list is as of */
+#define partition_list_valid (partition_list_built == partition_list_wanted)
 static Oid	partition_relid = InvalidOid;
 
 /*
@@ -79,7 +81,7 @@ partition_rel_invalidated(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == partition_relid)
 	{
-		partition_list_valid = false;
+		partition_list_wanted++;
 		if (relid == InvalidOid)
 			partition_relid = InvalidOid;
 	}
@@ -110,7 +112,7 @@ server_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 	HASH_SEQ_STATUS status;
 	LogqPartition *part;
 
-	partition_list_valid = false;
+	partition_list_wanted++;
 	hash_seq_init(&status, partitions_by_number);
 	while ((part = hash_seq_search(&status)) != NULL)
 		if (hashvalue == 0 || part->server_hash == hashvalue)
@@ -146,6 +148,7 @@ rebuild_partition_list(void)
 	Snapshot	snapshot;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
+	uint64		wanted;
 	List	   *list = NIL;
 	ListCell   *lc;
 
@@ -170,8 +173,8 @@ rebuild_partition_list(void)
 	partition_relid = get_partition_relid();
 	rel = table_open(partition_relid, AccessShareLock);
 	/* an invalidation that arrives while we read must not be forgotten */
-	partition_list_valid = true;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	wanted = partition_list_wanted;
+	snapshot = logq_latest_snapshot();
 	scan = table_beginscan(rel, snapshot, 0, NULL);
 	slot = table_slot_create(rel, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -229,6 +232,7 @@ rebuild_partition_list(void)
 		MemoryContextSwitchTo(old);
 	}
 	list_free(list);
+	partition_list_built = wanted;
 }
 
 /*
@@ -297,10 +301,12 @@ logq_partitions_changed(void)
 	Oid			logs;
 
 	CacheInvalidateRelcacheByRelid(get_partition_relid());
+	/* there may be other log tables than logq.logs: all plans go */
+	CacheInvalidateCatalog(ForeignServerRelationId);
 	logs = get_relname_relid("logs", get_namespace_oid("logq", false));
 	if (OidIsValid(logs))
 		CacheInvalidateRelcacheByRelid(logs);
-	partition_list_valid = false;
+	partition_list_wanted++;
 }
 
 /*
@@ -377,7 +383,9 @@ logq_catalog_sql(void)
 	return "SELECT version FROM logq_store.catalog_version; "
 		"COPY (SELECT s.name::text, s.lower, s.upper, "
 		"coalesce(CASE WHEN s.state = 'sealed' THEN s.rows::float8 END, "
-		"c.reltuples::float8, -1), s.version, s.state "
+		"c.reltuples::float8, -1), s.version, "
+		"CASE WHEN s.name IN (SELECT r.segment FROM logq_store.reopened r) "
+		"THEN 'open' ELSE s.state END "
 		"FROM logq_store.segment s LEFT JOIN (pg_catalog.pg_class c "
 		"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
 		"AND n.nspname = 'logq_store') ON c.relname = s.name "
@@ -585,7 +593,7 @@ logq_catalog_load(LogqPartition *part, LogqConn *conn)
 				case PGRES_COMMAND_OK:
 					break;
 				case PGRES_TUPLES_OK:
-					if (PQntuples(res) == 1)
+					if (PQntuples(res) == 1 && PQnfields(res) == 1)
 						version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 					break;
 				case PGRES_COPY_OUT:
@@ -700,10 +708,19 @@ logq_catalog_confirmed(const LogqPartition *part)
 	since = TimestampTzPlusMilliseconds(now, -(int64) logq_catalog_max_age);
 	since = Max(since, part->distrusted_at);
 
-	if (logq_shmem_get(part->number, &shared) &&
-		shared.version == part->version &&
-		shared.confirmed_at > since && shared.confirmed_at <= now)
-		return true;
+	/* what another session of ours writes must be able to reach us */
+	if (!logq_shmem_can_doubt(part->number))
+		return false;
+	if (logq_shmem_get(part->number, &shared))
+	{
+		if (shared.version == part->version)
+		{
+			if (shared.confirmed_at > since && shared.confirmed_at <= now)
+				return true;
+		}
+		else if (shared.confirmed_at >= part->confirmed_at)
+			return false;		/* ours is the older one */
+	}
 	/* a doubt goes for our own requests as well */
 	return part->confirmed_at > since && part->confirmed_at <= now &&
 		!logq_shmem_doubted_since(part->number, part->confirmed_at - 1);

@@ -13,6 +13,7 @@
 
 #include "scan.h"
 
+#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
@@ -262,7 +263,9 @@ logq_explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 	LogqScanState *state = (LogqScanState *) node;
 	bool		evaluated = state->runs > 0;
 
-	if (!evaluated)
+	/* never at the end of a run, where there may be no snapshot */
+	if (!evaluated &&
+		(state->css.ss.ps.state->es_top_eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		evaluated = logq_scan_plan_partitions(state, true);
 
 	if (state->order != 0)

@@ -239,9 +239,20 @@ advance_others(LogqScanState *state, int top)
 
 	for (i = 0; i < state->nstreams; i++)
 	{
-		if (i != top && state->waiting[i])
-			state->waiting[i] = logq_stream_advance(&state->streams[i]) ==
-				LOGQ_STREAM_WAIT;
+		LogqStream *stream = &state->streams[i];
+		int64		ts;
+		int64		id;
+
+		if (i == top || !state->waiting[i])
+			continue;
+		stream->replanned = false;
+		state->waiting[i] = logq_stream_advance(stream) == LOGQ_STREAM_WAIT;
+		/* segments chosen anew may reach beyond the bound it stands by */
+		if (stream->replanned)
+		{
+			logq_stream_bound(stream, &ts, &id);
+			logq_merge_raise(&state->merge, ts, id, i);
+		}
 	}
 }
 

@@ -31,9 +31,12 @@
  * What is known of partitions:
  *
  *		catalog.c	partitions and their segments
+ *		update.c	brings a session's view of them up to date
  *		contents.c	what the coordinator's tables say of segments
  *		copy.c		keeps the coordinator's tables up to date
+ *		copyread.c	what partitions say of their catalogs
  *		groups.c	filters of many segments, block by block
+ *		publish.c	refresh_catalog, and who learns of new copies
  *		shmem.c		which copies have been confirmed, for all backends
  *		sketch.c	hash, bloom filter, count-min sketch (plain C)
  *		words.c		words of messages and of patterns (plain C)

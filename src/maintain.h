@@ -95,6 +95,8 @@ extern bool logq_register_worker(LogqWorkerKind kind,
 /* pid of the one of a database (NULL: of ours), 0: there is none */
 extern pid_t logq_find_worker(LogqWorkerKind kind, const char *database_name);
 extern bool logq_shmem_doubted_since(int32 number, TimestampTz since);
+/* can a doubt be recorded at all? */
+extern bool logq_shmem_can_doubt(int32 number);
 extern void logq_shmem_forget_others(List *parts);
 extern TimestampTz logq_shmem_seal_paused_at(int32 number);
 extern bool logq_shmem_set_seal_paused(int32 number, TimestampTz at,

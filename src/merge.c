@@ -123,3 +123,33 @@ logq_merge_pop(LogqMerge *merge)
 		sift_down(merge);
 	}
 }
+
+/*
+ * Bring a stream's entry forward, if this key comes before the one it has.
+ */
+void
+logq_merge_raise(LogqMerge *merge, int64_t ts, int64_t id, int stream)
+{
+	LogqMergeEntry *heap = merge->entries;
+	LogqMergeEntry moved;
+	int			at = 0;
+
+	while (at < merge->nentries && heap[at].stream != stream)
+		at++;
+	if (at == merge->nentries ||
+		!logq_merge_before(merge, ts, id, heap[at].ts, heap[at].id))
+		return;
+	moved.ts = ts;
+	moved.id = id;
+	moved.stream = stream;
+	while (at > 0)
+	{
+		int			parent = (at - 1) / 2;
+
+		if (!entry_before(merge, &moved, &heap[parent]))
+			break;
+		heap[at] = heap[parent];
+		at = parent;
+	}
+	heap[at] = moved;
+}

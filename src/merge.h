@@ -32,6 +32,8 @@ extern void logq_merge_push(LogqMerge *merge, int64_t ts, int64_t id,
 							int stream);
 extern void logq_merge_replace_top(LogqMerge *merge, int64_t ts, int64_t id);
 extern void logq_merge_pop(LogqMerge *merge);
+extern void logq_merge_raise(LogqMerge *merge, int64_t ts, int64_t id,
+							 int stream);
 
 /*
  * Does key a come strictly before key b in the merge's order?

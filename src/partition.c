@@ -25,6 +25,7 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -38,6 +39,7 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(logq_add_partition);
+PG_FUNCTION_INFO_V1(logq_partition_changed);
 PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
@@ -308,6 +310,22 @@ logq_add_partition(PG_FUNCTION_ARGS)
 				 errhint("Add \"logq\" to shared_preload_libraries and \"%s\" to logq.databases.",
 						 get_database_name(MyDatabaseId))));
 	PG_RETURN_INT32(number);
+}
+
+/*
+ * Trigger on logq.partition: somebody else than the two functions above has
+ * changed it, a restored dump perhaps.
+ */
+Datum
+logq_partition_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager",
+						"partition_changed")));
+	logq_partitions_changed();
+	return PointerGetDatum(NULL);
 }
 
 /* ---------- what partitions hold ---------- */

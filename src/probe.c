@@ -299,7 +299,7 @@ kept_filter(LogqPartition *part, const Probe *probe, Size size)
 	if (contents->filters != NULL)
 	{
 		kept = hash_search(contents->filters, &key, HASH_FIND, NULL);
-		if (kept != NULL || size == 0)
+		if (size == 0 || (kept != NULL && kept->filter != NULL))
 			return kept;
 	}
 	if (size == 0)
@@ -351,7 +351,10 @@ keep_filter(LogqPartition *part, const Probe *probe, Datum filter)
 	kept->filter = memcpy(MemoryContextAlloc(part->contents->filters_cxt,
 											 size),
 						  VARDATA_ANY(bytes), size);
-	part->contents->filters_size += size;
+	part->contents->filters_size += GetMemoryChunkSpace(kept->filter) +
+		2 * sizeof(KeptFilter);
+	if ((Pointer) bytes != DatumGetPointer(filter))
+		pfree(bytes);
 	return kept->filter;
 }
 

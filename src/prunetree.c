@@ -22,6 +22,7 @@
 
 #include "scan.h"
 
+#include "access/transam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -276,6 +277,34 @@ build_comparison(PruneBuild *build, Oid funcid, Oid collation, List *args,
 
 /* ---------- sets ---------- */
 
+static bool
+is_foreign_function(Oid funcid, void *context)
+{
+	return funcid >= FirstGenbkiObjectId;
+}
+
+/*
+ * Might this run a query?  A set's condition is evaluated while we look at
+ * our copy of the catalog, which a query may replace.
+ */
+static bool
+may_run_query(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CoerceToDomain) ||
+		(IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC) ||
+		check_functions_in_node(node, is_foreign_function, context))
+		return true;
+	return expression_tree_walker(node, may_run_query, context);
+}
+
+static bool
+set_value(PruneBuild *build, Node *value)
+{
+	return usable_value(build, value) && !may_run_query(value, NULL);
+}
+
 /* What an expression on one column consists of */
 typedef struct SetSearch
 {
@@ -304,7 +333,7 @@ set_text(SetSearch *search, Node *expr)
 	}
 	if (column >= 0)
 		return false;
-	if (usable_value(search->build, expr))
+	if (set_value(search->build, expr))
 		return true;
 
 	switch (nodeTag(expr))
@@ -363,14 +392,14 @@ set_comparison(SetSearch *search, Oid funcid, List *args, bool any)
 		default:
 			if (!pattern_kind(funcid, &kind))
 				return false;
-			if (!usable_value(search->build, lsecond(args)))
+			if (!set_value(search->build, lsecond(args)))
 				return false;
 			/* a pattern may fail at its end, for texts that get there */
 			if (kind == LOGQ_PATTERN_LIKE || kind == LOGQ_PATTERN_ILIKE)
 				search->likes = lappend(search->likes, lsecond(args));
 			break;
 	}
-	return usable_value(search->build, lsecond(args));
+	return set_value(search->build, lsecond(args));
 }
 
 /*
@@ -454,11 +483,11 @@ build_or(PruneBuild *build, BoolExpr *expr)
 	int			nsets = list_length(*build->sets);
 	ListCell   *lc;
 
-	node = build_set(build, (Node *) expr);
+	inner.in_or = true;
+	node = build_set(&inner, (Node *) expr);
 	if (node != NIL || list_length(expr->args) > MAX_BRANCHES)
 		return node;
 
-	inner.in_or = true;
 	node = list_make1(makeInteger(LOGQ_NODE_OR));
 	foreach(lc, expr->args)
 	{

@@ -8,8 +8,7 @@
  *
  * 0. A session's advisory lock for the segment: one sealer at a time.
  * 1. logq_store.begin_seal() attaches the trigger that notes writes and
- *    leaves a token in the segment's row.  It waits for writers, and writers
- *    for it, so not for long.
+ *    leaves a token in the segment's row.  It does not wait for writers.
  * 2. Indexes, CONCURRENTLY, and VACUUM, which makes all that follows cheaper.
  * 3. One COPY of the segment in a snapshot that is younger than the token,
  *    into a summary.
@@ -17,8 +16,8 @@
  *    end of which the version is raised and the segment's row changed, if the
  *    token is still there.
  *
- * Why nothing is missed: begin_seal's lock has waited for the end of every
- * writer that began before it, so the snapshot of 3 sees their rows.  Every
+ * Why nothing is missed: begin_seal's lock is not to be had before the end of
+ * every writer that began earlier, so the snapshot of 3 sees their rows.  Every
  * later writer fires the trigger, which takes the lock on the version before
  * it looks.  If that is before 4 does, 4 waits for it, finds the token gone
  * and starts over; if after, it finds the segment sealed and opens it again
@@ -43,7 +42,9 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -59,11 +60,12 @@ PG_FUNCTION_INFO_V1(logq_seal);
 #define ADVISORY_CLASS 0x6c6f6771
 
 /*
- * How long to wait for locks: to begin, where writers wait behind us, but
- * longer than deadlock_timeout (1 s), after which an autovacuum that is in the
- * way gives up; and for the end of older transactions while an index is built.
+ * Nobody waits for a lock in order to begin, as writers would have to wait
+ * behind: it is tried again so often, after so many ms each time.
  */
-#define BEGIN_LOCK_TIMEOUT "1500ms"
+#define BEGIN_ATTEMPTS 10
+#define BEGIN_PAUSE 200
+/* how long to wait for older transactions while an index is built */
 #define INDEX_LOCK_TIMEOUT "30s"
 /* how often a sealing is begun when writes come between */
 #define SEAL_ATTEMPTS 3
@@ -198,6 +200,24 @@ give_turn(LogqSealing *s, bool got)
 }
 
 /*
+ * Let some time pass.
+ */
+static void
+pause_ms(long ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	while ((ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												 until)) > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
  * Attach the trigger and get a token.
  */
 static LogqSealResult
@@ -208,16 +228,18 @@ begin_seal(LogqSealing *s)
 
 	/* a double holds microseconds well enough for what they are needed */
 	sql = psprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-				   "SET LOCAL lock_timeout = '" BEGIN_LOCK_TIMEOUT "'; "
 				   "SELECT t.token, "
 				   "((extract(epoch FROM s.lower) - 946684800) * 1000000)::bigint, "
 				   "((extract(epoch FROM s.upper) - 946684800) * 1000000)::bigint "
 				   "FROM logq_store.begin_seal(%s) t(token), logq_store.segment s "
 				   "WHERE s.name = %s; COMMIT", s->literal, s->literal);
-	for (i = 0; i < LOGQ_SEAL_LOCK_ATTEMPTS; i++)
+	for (i = 0; i < BEGIN_ATTEMPTS; i++)
 	{
-		PGresult   *res = logq_seal_run(s->conn, sql);
+		PGresult   *res;
 
+		if (i > 0)
+			pause_ms(BEGIN_PAUSE);
+		res = logq_seal_run(s->conn, sql);
 		if (logq_seal_failed_waiting(res))
 		{
 			PQclear(res);

@@ -3,9 +3,10 @@
  * segments.c
  *		Which segments of a partition can hold an answer.
  *
- * A partition's segments are chosen in these steps: those within the bounds of ts by binary search, of them those whose
- * exact bounds fit, and of these what each node leaves, cheap nodes first, so
- * that only few filters are looked into, and those of a field all at once.
+ * A partition's segments are chosen in these steps: those within the bounds of
+ * ts by binary search, of them those whose exact bounds fit, and of these what
+ * each node leaves, cheap nodes first, so that only few filters are looked
+ * into, and those of a field all at once.
  *
  * What a segment holds is known of sealed ones only; all others are chosen by
  * their bounds.  No connection is needed, and what comes out is as good as our

@@ -187,6 +187,8 @@ typedef struct ShipState
 {
 	const LogqShipContext *cxt;
 	Expr	   *case_arg;		/* what a CaseTestExpr stands for */
+	bool		guarded;		/* not evaluated for all rows: what may fail
+								 * must not be computed before */
 	bool		uses_same;		/* something needs LOGQ_COLLATION_SAME */
 	bool		uses_c;			/* something needs LOGQ_COLLATION_C */
 } ShipState;
@@ -659,12 +661,12 @@ ship_case(CaseExpr *c, ShipState *state)
 	{
 		CaseWhen   *when = lfirst_node(CaseWhen, lc);
 
-		if (!ship_walker((Node *) when->expr, &inner) ||
-			!ship_walker((Node *) when->result, &inner))
-		{
-			result = false;
+		result = ship_walker((Node *) when->expr, &inner);
+		/* all but the first condition depend on the ones ahead */
+		inner.guarded = true;
+		result = result && ship_walker((Node *) when->result, &inner);
+		if (!result)
 			break;
-		}
 	}
 	if (result && c->defresult != NULL)
 		result = ship_walker((Node *) c->defresult, &inner);
@@ -697,6 +699,15 @@ ship_function(FuncExpr *f, ShipState *state)
 	return ship_list(f->args, state);
 }
 
+/* Is this computed without a function? */
+static bool
+cannot_fail(Node *node)
+{
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return IsA(node, Const) || IsA(node, Param) || IsA(node, Var);
+}
+
 /* The walk itself: may this node and all below it be sent? */
 static bool
 ship_walker(Node *node, ShipState *state)
@@ -708,7 +719,7 @@ ship_walker(Node *node, ShipState *state)
 	check_stack_depth();
 
 	if (logq_is_scan_constant(cxt, node))
-		return true;
+		return !state->guarded || cannot_fail(node);
 	if (!type_is_portable(exprType(node)))
 		return false;
 
@@ -797,7 +808,18 @@ ship_walker(Node *node, ShipState *state)
 		case T_ArrayExpr:
 			return ship_list(((ArrayExpr *) node)->elements, state);
 		case T_CoalesceExpr:
-			return ship_list(((CoalesceExpr *) node)->args, state);
+			{
+				List	   *args = ((CoalesceExpr *) node)->args;
+				ShipState	inner = *state;
+				bool		result;
+
+				inner.guarded = true;
+				result = ship_walker(linitial(args), state) &&
+					ship_list(list_copy_tail(args, 1), &inner);
+				state->uses_same |= inner.uses_same;
+				state->uses_c |= inner.uses_c;
+				return result;
+			}
 		case T_MinMaxExpr:
 			{
 				MinMaxExpr *m = (MinMaxExpr *) node;

@@ -288,6 +288,23 @@ logq_shmem_doubted_since(int32 number, TimestampTz since)
 }
 
 /*
+ * Can a doubt of this partition be recorded?
+ */
+bool
+logq_shmem_can_doubt(int32 number)
+{
+	bool		can;
+
+	if (state == NULL)
+		return false;
+	LWLockAcquire(lock, LW_SHARED);
+	can = find_entry(number, false) != NULL ||
+		hash_get_num_entries(entries) < MAX_ENTRIES;
+	LWLockRelease(lock);
+	return can;
+}
+
+/*
  * Note why a partition could not be confirmed.
  */
 void

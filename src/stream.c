@@ -307,7 +307,7 @@ catalog_moved(LogqStream *stream)
 	if (part->version != stream->new_version)
 		part->loaded = false;
 	/* others may trust the outdated copy; the worker shall have a look */
-	if (logq_shmem_get(part->number, &known) &&
+	if (!logq_shmem_get(part->number, &known) ||
 		known.version != stream->new_version)
 		logq_shmem_doubt(part->number);
 }

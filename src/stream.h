@@ -106,6 +106,7 @@ struct LogqStream
 	char	   *sql;			/* the last request, for errors */
 	LogqCatalogLoad *load;		/* while the catalog is being read */
 	bool		trusted;		/* fragments chosen before asking, see stream.c */
+	bool		replanned;		/* set when they are chosen; who asks resets it */
 	int64		plan_version;	/* of the catalog they were chosen by */
 	TimestampTz asked_at;		/* when the last request was sent */
 	bool		confirmed;		/* the catalog was true in this scan */

@@ -448,7 +448,8 @@ take_result(Watch *w, const PGresult *res)
 		case PGRES_COMMAND_OK:
 			break;
 		case PGRES_TUPLES_OK:
-			if (PQntuples(res) != 1)
+			if (PQntuples(res) != 1 ||
+				PQnfields(res) != (w->version < 0 ? 1 : 2))
 				refuse(w, "the log store is damaged");
 			else if (w->version < 0)
 				w->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
@@ -599,6 +600,28 @@ work_failed(Watch *w, const ErrorData *edata, TimestampTz now)
 }
 
 /*
+ * Take in what others have changed: a transaction begins with that.
+ */
+static void
+look_again(void *arg)
+{
+	(void) logq_partitions();
+}
+
+/*
+ * Does the connection lead elsewhere than the partition's server does by now?
+ * Then its answers are of no worth.
+ */
+static bool
+is_outdated(Watch *w)
+{
+	ErrorData  *edata = logq_worker_transaction(look_again, NULL, round_cxt);
+
+	return edata != NULL || w->conn->stale ||
+		w->serverid != w->part->serverid;
+}
+
+/*
  * The partition has answered.
  */
 static void
@@ -607,6 +630,12 @@ handle_answer(Watch *w)
 	TimestampTz now = GetCurrentTimestamp();
 	LogqConfirmation c;
 
+	if (is_outdated(w))
+	{
+		logq_shmem_doubt(w->part->number);
+		disconnect(w, TimestampTzPlusMilliseconds(now, MIN_WAKE_MS));
+		return;
+	}
 	if (w->refusal != NULL)
 	{
 		fail(w, w->refusal);

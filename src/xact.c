@@ -59,8 +59,12 @@
 #define SUBABORT_TIMEOUT 10000
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-/* which also tells whether we have changed the catalog, or others have */
+/*
+ * Late rows open their segments now, while no lock on another partition is
+ * waited for, and the version tells whether anybody has changed the catalog.
+ */
 #define COMMIT_SQL \
+	"SET CONSTRAINTS ALL IMMEDIATE; " \
 	"SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; COMMIT"
 
 typedef enum CommitOutcome
@@ -225,7 +229,7 @@ collect_command(WriteXact *wx)
 		}
 		if (PQresultStatus(res) == PGRES_TUPLES_OK)
 		{
-			if (PQntuples(res) == 1)
+			if (PQntuples(res) == 1 && PQnfields(res) == 1)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			PQclear(res);
 			continue;
@@ -628,8 +632,8 @@ doubt_catalog(WriteXact *wx)
 	if (wx->version == 0 || wx->version != wx->part->version)
 		wx->part->confirmed_at = 0;
 	if (wx->version == 0 ||
-		(logq_shmem_get(wx->part->number, &known) &&
-		 known.version != wx->version))
+		!logq_shmem_get(wx->part->number, &known) ||
+		known.version != wx->version)
 		logq_shmem_doubt(wx->part->number);
 }
 

@@ -417,11 +417,11 @@ foreach my $case (
 	blocked();
 	$writer->query('BEGIN; ' . late_row($seg));
 	$lock->query('COMMIT');
-	blocked();
-	is(state($seg), 'open', 'while a writer is not done, the sealing waits');
+	is($sealer->wait, "p1|$seg|20", 'a writer who is not done does not hold up the sealing');
+	is(state($seg), 'sealed', 'which comes before it');
 	$writer->query('COMMIT');
-	is($sealer->wait, "p1|$seg|21", 'its row is known');
-	is(beginnings($seg), 2, 'because it was begun again');
+	is(state($seg), 'open', 'its commit opens the segment again');
+	seals($seg, 21, 'its row is known');
 	exact($seg, 'all is exact');
 
 	# a writer who comes when the metadata are written and not committed: this
@@ -494,8 +494,8 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 
 	$old_writer->($seg);
 	seals($seg, 21, "$level: sealed after the snapshot of a transaction");
-	like($writer->query(late_row($seg)), qr/40001/, "$level: which cannot write any more");
-	$writer->query('ROLLBACK');
+	$writer->query(late_row($seg));
+	like($writer->query('COMMIT'), qr/40001/, "$level: which cannot write any more");
 	is(state($seg), 'sealed', "$level: it is still sealed");
 	exact($seg, "$level: and exact");
 
@@ -504,15 +504,14 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
 	blocked();
-	like($writer->query(late_row($seg)), qr/40001/, "$level: a snapshot from before the sealing under way");
-	$writer->query('ROLLBACK');
+	$writer->query(late_row($seg));
+	like($writer->query('COMMIT'), qr/40001/, "$level: a snapshot from before the sealing under way");
 
 	# this one sees the token
 	$old_writer->($seg);
 	is($writer->query(late_row($seg)), '', "$level: one from after its beginning");
+	is($writer->query('COMMIT'), '', "$level: commits");
 	$lock->query('COMMIT');
-	blocked();
-	$writer->query('COMMIT');
 	is($sealer->wait, "p1|$seg|23", "$level: makes it begin again");
 	exact($seg, "$level: all is exact");
 
@@ -532,40 +531,62 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	my $other = segment(rows(10));
 	my $second = on_p1();
 
-	# the sealing waits for a late writer with rows of the segment's locked;
-	# the writer then comes to the same segment
+	# a late writer holds nothing that a sealing of another segment needs
 	seals($other, 10, 'a sealed segment');
 	$writer->query('BEGIN; ' . late_row($other));
-	$sealer->send(seal_sql($seg));
-	blocked();
-	is($writer->query(late_row($seg), 10), '', 'no deadlock of sealing and writing');
+	seals($seg, 20, 'a sealing beside a late writer of another segment');
+	is($writer->query(late_row($seg), 10), '', 'who then comes to this one');
 	$writer->query('COMMIT');
-	is($sealer->wait, "p1|$seg|21", 'the sealing goes on');
-	exact($seg, 'and is exact');
+	is(state($seg) . state($other), 'openopen', 'both are open');
+	seals($seg, 21, 'and sealed again');
+	exact($seg, 'and exact');
 
 	# late writers of two segments, in both orders
 	seals($other, 11, 'two sealed segments');
 	$writer->query('BEGIN; ' . late_row($seg));
-	$second->query('BEGIN');
-	$second->send(late_row($other));
-	blocked('postgres');
-	is($writer->query(late_row($other), 10), '', 'no deadlock of late writers');
+	is($second->query('BEGIN; ' . late_row($other), 10), '', 'late writers do not wait for each other');
+	is($writer->query(late_row($other), 10), '', 'nor when they change places');
+	is($second->query(late_row($seg), 10), '', 'both of them');
 	$writer->query('COMMIT');
-	is($second->wait, '', 'the second one goes on');
-	is($second->query(late_row($seg)), '', 'to the first segment');
 	$second->query('COMMIT');
 	is(state($seg) . state($other), 'openopen', 'both are open');
 	seals($seg, 23, 'and sealed again');
 
-	# one that comes while an earlier one may still be rolled back
+	# an earlier one is rolled back
 	$writer->query('BEGIN; ' . late_row($seg));
-	$second->send(late_row($seg));
-	blocked('postgres');
+	is($second->query(late_row($seg), 10), '', 'the second of two late writers is the first to commit');
 	$writer->query('ROLLBACK');
-	is($second->wait, '', 'the first of two late writers rolls back');
-	is(state($seg), 'open', 'the second one has opened the segment');
-	seals($seg, 24, 'and is counted');
+	is(state($seg), 'open', 'the segment is open');
+	seals($seg, 24, 'and its row counted');
 	exact($seg, 'all is exact');
+
+	# a savepoint takes back the opening as well
+	$writer->query('BEGIN; SAVEPOINT a; ' . late_row($seg) . '; ROLLBACK TO a; COMMIT');
+	is(state($seg), 'sealed', 'a late row that was rolled back to a savepoint leaves the segment sealed');
+
+	# late rows on two partitions, from two sides: nobody could see a deadlock
+	{
+		my $far = segment(rows(10), 'p2');
+		my @far = map { $c->session } 0, 1;
+		my $late = sub {
+			my ($name, $seg) = @_;
+			my $lower = $c->on($name, "SELECT lower FROM logq_store.segment WHERE name = '$seg'");
+
+			return "INSERT INTO logq.logs (ts, level, partition) VALUES ('$lower', 'LATE', '$name')";
+		};
+
+		$c->sql(seal_sql($far, 'p2'));
+		$_->query('BEGIN') foreach @far;
+		is($far[0]->query($late->('p1', $seg), 10), '', 'one writes to the first partition');
+		is($far[1]->query($late->('p2', $far), 10), '', 'another one to the second');
+		is($far[0]->query($late->('p2', $far), 10), '', 'the one to the second');
+		is($far[1]->query($late->('p1', $seg), 10), '', 'the other one to the first');
+		$_->query('COMMIT') foreach @far;
+		is($c->on('p2', "SELECT count(*) FROM logq_store.$far"), 12, 'both commit');
+		is(state($seg), 'open', 'and open the segment');
+		$_->quit foreach @far;
+		seals($seg, 26, 'which is sealed again');
+	}
 
 	# many at once, while both are sealed again and again
 	my @sessions = map { $c->session } 1 .. 4;
@@ -586,7 +607,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$_->quit foreach @sessions;
 	$c->sql("SELECT * FROM logq.seal('p1')");
 	is($c->on('p1', "SELECT string_agg(rows::text, ' ' ORDER BY lower) FROM logq_store.segment WHERE name IN ('$seg', '$other') AND state = 'sealed'"),
-		24 + 4 * 32 . ' ' . (13 + 4 * 32), 'all rows are known');
+		26 + 4 * 32 . ' ' . (13 + 4 * 32), 'all rows are known');
 	exact($seg, 'all is exact');
 	exact($other, 'and here');
 
@@ -604,15 +625,18 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	is($c->on('p1', "SELECT count(*) FROM logq_store.filter WHERE segment = '$seg'"), 0, 'with all that was known');
 	$c->on('p1', 'DROP FUNCTION logq_store.pause() CASCADE');
 
-	# a writer who does not end: neither the sealing nor others wait for long;
-	# whether the trigger is there already or not
+	# a writer who does not end: the sealing does not wait, so nobody waits
+	# behind it; whether the trigger is there already or not
 	$seg = segment(rows(20));
 	foreach my $again ('', ', once more')
 	{
+		my $before = beginnings($seg);
+
 		$writer->query('BEGIN; ' . late_row($seg));
 		$sealer->send(seal_sql($seg));
-		blocked();
-		is($second->query(late_row($seg), 30), '', "a writer behind a sealing that waits for another writer$again");
+		LogqTest::poll(sub { beginnings($seg) > $before + 1 }) or die 'no sealing has begun';
+		is($c->on('p1', "SELECT count(*) FROM pg_locks WHERE NOT granted"), 0, "nobody waits for a lock$again");
+		is($second->query(late_row($seg), 30), '', "another writer goes on while a sealing would begin$again");
 		like($sealer->wait, qr/^WARNING:.*"$seg" of partition "p1" was not sealed/, "the sealing gives up$again");
 		$writer->query('COMMIT');
 		seals($seg, $again ? 25 : 22, "later it is sealed$again");
@@ -636,7 +660,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$c->sql("SELECT pg_cancel_backend($sealer->{pid})");
 	like($sealer->wait, qr/57014/, 'a sealing is cancelled');
 	$lock->query('COMMIT');
-	$c->quiet('nothing goes on', 20);
+	LogqTest::poll_ok(sub { !$c->remote_activity('p1') }, 'nothing goes on', 20);
 	seals($seg, 21, 'another one can be begun');
 	exact($seg, 'and is exact');
 	$second->quit;
