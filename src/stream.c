@@ -381,11 +381,18 @@ request_ended(LogqStream *stream)
 			MemoryContextSwitchTo(old);
 		}
 		else if (!logq_forget_dropped_fragments(stream))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("partition \"%s\" lacks a segment that its catalog has",
-							stream->part->name),
-					 errhint("Compare logq_store.segment on the partition with the tables in schema logq_store.")));
+		{
+			if (stream->reloads > 1)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_CORRUPTED),
+						 errmsg("partition \"%s\" lacks a segment that its catalog has",
+								stream->part->name),
+						 errhint("Compare logq_store.segment on the partition with the tables in schema logq_store.")));
+			/* it was made again meanwhile, perhaps, for a late row */
+			stream->batch_start += stream->batch_done;
+			stream->batch_end = stream->batch_start;
+			stream->batch_done = 0;
+		}
 		open_request(stream);
 		return;
 	}

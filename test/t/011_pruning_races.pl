@@ -573,6 +573,44 @@ SQL
 	$s->quit;
 }
 
+# ---------- a partition that has to step forward ----------
+
+# Segments of different lengths: p1 and p2 are asked together, as p1's day
+# reaches over p2's hours.  p2 turns out to have rows in an hour that had none,
+# which come before those that it was expected to begin with.
+{
+	my $day = "timestamptz '2024-08-01 00:00+00'";
+	my $rounds = 4;
+	my $row = sub { "INSERT INTO logq_store.log (ts, service) VALUES ($day + interval '$_[1]', 'r$_[0]')" };
+
+	$c->on('p1', "UPDATE logq_store.store SET segment_interval = '1 day'; SELECT logq_store.make_segment($day)");
+	$c->on('p2', "SELECT logq_store.make_segment($day + i * interval '1 hour') FROM generate_series(9, 11) i");
+	foreach my $i (1 .. $rounds)
+	{
+		$c->on('p1', join ';', map { $row->($i, $_) } '12:00', '10:00');
+		$c->on('p2', $row->($i, '9:30'));
+	}
+	$c->on('p2', $row->(0, '11:30'));
+	foreach my $i (1 .. $rounds)
+	{
+		settle();
+		my $s = trusting();
+		my $query = "SELECT to_char(ts, 'YYYYMMDDHH24MISS.US'), id FROM logq.logs WHERE service = 'r$i' ORDER BY ts DESC, id DESC LIMIT 100";
+
+		$c->on('p2', join ';', map { $row->($i, $_) } '11:50', '11:40');
+
+		my @got = lines($s->query($query));
+		my @exact = lines($s->query($query));
+
+		in_order([ reverse @got ], "rows of an hour that was not expected, round $i: in order");
+		cmp_ok(scalar @got, '>=', 3, 'and none is lost that was there before');
+		is(scalar @exact, 5, 'the next query has all');
+		in_order([ reverse @exact ], 'in order');
+		$s->quit;
+	}
+	$c->on('p1', "UPDATE logq_store.store SET segment_interval = '1 hour'");
+}
+
 is($c->sql($_), $second->safe_psql('logs', $_), 'both coordinators have the same rows')
   foreach "SELECT count(*), sum(hashtext(l::text)) FROM logq.logs l";
 $c->quiet('nothing is left running');
