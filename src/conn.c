@@ -592,6 +592,50 @@ logq_conn_exec(LogqConn *conn, const char *sql)
 }
 
 /*
+ * Run statements that take locks.  False: somebody else has the lock; nothing
+ * was done.
+ */
+bool
+logq_conn_exec_unless_locked(LogqConn *conn, const char *sql)
+{
+	PGresult   *volatile failure = NULL;
+	PGresult   *res;
+	const char *sqlstate;
+
+	logq_conn_send(conn, sql);
+	PG_TRY();
+	{
+		while ((res = logq_conn_get_result(conn)) != NULL)
+		{
+			if (PQresultStatus(res) != PGRES_COMMAND_OK &&
+				PQresultStatus(res) != PGRES_TUPLES_OK)
+			{
+				PQclear(failure);
+				failure = res;
+			}
+			else
+				PQclear(res);
+		}
+	}
+	PG_CATCH();
+	{
+		PQclear(failure);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (failure == NULL)
+		return true;
+	sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
+	/* lock_not_available, deadlock_detected */
+	if (sqlstate == NULL || (strcmp(sqlstate, "55P03") != 0 &&
+							 strcmp(sqlstate, "40P01") != 0))
+		logq_report_remote_error(ERROR, conn, failure, sql);
+	PQclear(failure);
+	return false;
+}
+
+/*
  * A field of a remote error in our memory, or NULL.
  */
 static char *

@@ -104,45 +104,14 @@ static bool
 call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
 {
 	char	   *sql = make_segment_sql(ts, lock_timeout);
-	PGresult   *volatile failure = NULL;
-	PGresult   *res;
-	const char *sqlstate;
+	bool		made = true;
 
-	logq_conn_send(conn, sql);
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			/* an error is the last result */
-			if (PQresultStatus(res) != PGRES_COMMAND_OK &&
-				PQresultStatus(res) != PGRES_TUPLES_OK)
-			{
-				PQclear(failure);
-				failure = res;
-			}
-			else
-				PQclear(res);
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(failure);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (failure != NULL)
-	{
-		sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
-		/* lock_not_available */
-		if (lock_timeout == 0 || sqlstate == NULL ||
-			strcmp(sqlstate, "55P03") != 0)
-			logq_report_remote_error(ERROR, conn, failure, sql);
-		PQclear(failure);
-		return false;
-	}
+	if (lock_timeout > 0)
+		made = logq_conn_exec_unless_locked(conn, sql);
+	else
+		PQclear(logq_conn_exec(conn, sql));
 	pfree(sql);
-	return true;
+	return made;
 }
 
 /*

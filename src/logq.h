@@ -219,6 +219,8 @@ extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
 extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */
 /* the last result of sql (several statements are fine); errors reported */
 extern PGresult *logq_conn_exec(LogqConn *conn, const char *sql);
+/* statements that take locks; false: somebody else had one, nothing was done */
+extern bool logq_conn_exec_unless_locked(LogqConn *conn, const char *sql);
 /* wait for the socket (or a deadline, 0 for none; false when it passed) */
 extern bool logq_conn_wait(LogqConn *conn, uint32 events,
 						   TimestampTz deadline);

@@ -31,59 +31,15 @@ PG_FUNCTION_INFO_V1(logq_set_retention);
 #define LOCK_TIMEOUT_SQL "SET LOCAL lock_timeout = '1s'; "
 
 /*
- * Run statements that take locks.  False: somebody else has the lock; nothing
- * was done.
- */
-static bool
-exec_unless_locked(LogqConn *conn, const char *sql)
-{
-	PGresult   *volatile failure = NULL;
-	PGresult   *res;
-	const char *sqlstate;
-
-	logq_conn_send(conn, sql);
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			if (PQresultStatus(res) != PGRES_COMMAND_OK &&
-				PQresultStatus(res) != PGRES_TUPLES_OK)
-			{
-				PQclear(failure);
-				failure = res;
-			}
-			else
-				PQclear(res);
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(failure);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (failure == NULL)
-		return true;
-	sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
-	/* lock_not_available, deadlock_detected */
-	if (sqlstate == NULL || (strcmp(sqlstate, "55P03") != 0 &&
-							 strcmp(sqlstate, "40P01") != 0))
-		logq_report_remote_error(ERROR, conn, failure, sql);
-	PQclear(failure);
-	return false;
-}
-
-/*
  * Make the segments of now and of a time soon after, over an idle connection.
  */
 void
 logq_make_ahead(LogqPartition *part, LogqConn *conn)
 {
 	/* each in a transaction of its own, as writers do it */
-	(void) exec_unless_locked(conn, LOCK_TIMEOUT_SQL
+	(void) logq_conn_exec_unless_locked(conn, LOCK_TIMEOUT_SQL
 							  "SELECT logq_store.make_segment(pg_catalog.now())");
-	(void) exec_unless_locked(conn, LOCK_TIMEOUT_SQL
+	(void) logq_conn_exec_unless_locked(conn, LOCK_TIMEOUT_SQL
 							  "SELECT logq_store.make_segment(" LOGQ_AHEAD_SQL ") "
 							  "FROM logq_store.store");
 }
@@ -116,7 +72,7 @@ logq_apply_retention(LogqPartition *part, LogqConn *conn)
 								   "SELECT logq_store.drop_segment(%s)",
 								   quote_literal_cstr(names[i]));
 
-		if (!exec_unless_locked(conn, sql))
+		if (!logq_conn_exec_unless_locked(conn, sql))
 			return -1;
 		ndropped++;
 	}
