@@ -2,12 +2,6 @@
 -- the variables "end" (seconds since 1970), "hours" and "local_hours".
 
 \set ON_ERROR_STOP on
--- the statements that \gexec runs carry passwords
-SET log_statement = 'none';
-SET log_min_error_statement = 'panic';
-SET log_min_duration_statement = -1;
-SET client_min_messages = 'warning';
-
 \ir fdw.sql
 
 -- local_table: what this server can do with rows of its own.  All segments are

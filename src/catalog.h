@@ -199,7 +199,5 @@ extern void logq_shmem_confirm(int32 number, int64 version,
 extern void logq_shmem_doubt(int32 number);
 /* why the worker could not confirm it; NULL: it could */
 extern void logq_shmem_set_error(int32 number, const char *error);
-/* the partition was removed */
-extern void logq_shmem_forget(int32 number);
 
 #endif							/* LOGQ_CATALOG_H */

@@ -331,23 +331,6 @@ logq_shmem_set_error(int32 number, const char *error)
 }
 
 /*
- * Forget a partition that was removed.
- */
-void
-logq_shmem_forget(int32 number)
-{
-	EntryKey	key;
-
-	if (state == NULL)
-		return;
-	key.database = MyDatabaseId;
-	key.number = number;
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	(void) hash_search(entries, &key, HASH_REMOVE, NULL);
-	LWLockRelease(lock);
-}
-
-/*
  * Forget those partitions of our database that are not in the list (of
  * LogqPartition).
  */
