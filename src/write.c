@@ -30,7 +30,6 @@
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "foreign/fdwapi.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqformat.h"
@@ -58,66 +57,6 @@ enum WritePrivate
 };
 
 /* ---------- routing ---------- */
-
-/*
- * Highest random weight: each partition draws a number for the key and the
- * highest wins, so a new partition takes its share of the keys from all others
- * and moves no other key.  Returns an index into numbers; the lower number
- * wins a tie.
- *
- * The hash differs between byte orders.  Only the balance of the partitions
- * depends on it; no query relies on where a key lies.
- */
-int
-logq_route(const int32 *numbers, int n, const char *key, int keylen)
-{
-	int			best = 0;
-	uint64		best_weight = 0;
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		uint64		weight = hash_bytes_extended((const unsigned char *) key,
-												 keylen, (uint64) numbers[i]);
-
-		if (i == 0 || weight > best_weight ||
-			(weight == best_weight && numbers[i] < numbers[best]))
-		{
-			best = i;
-			best_weight = weight;
-		}
-	}
-	return best;
-}
-
-/*
- * The stream that takes a key.  Services are few, so that remembering their
- * routes saves a hash per row and partition.
- */
-static LogqWriteStream *
-route_key(LogqWriteState *state, const char *key, int keylen)
-{
-	LogqRouteEntry *entry = NULL;
-	int			best;
-
-	if (keylen <= ROUTE_CACHE_KEYLEN)
-	{
-		uint32		hash = hash_bytes((const unsigned char *) key, keylen);
-
-		entry = &state->route_cache[hash % ROUTE_CACHE_SIZE];
-		if (entry->stream >= 0 && entry->keylen == keylen &&
-			memcmp(entry->key, key, keylen) == 0)
-			return &state->streams[entry->stream];
-	}
-	best = logq_route(state->numbers, state->nstreams, key, keylen);
-	if (entry != NULL && best <= PG_INT16_MAX)
-	{
-		entry->stream = best;
-		entry->keylen = keylen;
-		memcpy(entry->key, key, keylen);
-	}
-	return &state->streams[best];
-}
 
 /*
  * The stream of the partition that the row itself names.
@@ -172,10 +111,11 @@ route_row(LogqWriteState *state, const Datum *values, const bool *nulls)
 		{
 			text	   *t = DatumGetTextPP(values[key]);
 
-			return route_key(state, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+			return &state->streams[logq_route(&state->router, VARDATA_ANY(t),
+											  VARSIZE_ANY_EXHDR(t))];
 		}
 		if (key == LOGQ_COL_SERVICE)
-			return route_key(state, "", 0);
+			return &state->streams[logq_route(&state->router, "", 0)];
 	}
 
 	/* sessions that insert one row each shall not all begin with the first */
@@ -485,9 +425,9 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 											  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	LogqWriteState *state = palloc0(sizeof(LogqWriteState));
+	int32	   *numbers;
 	List	   *parts;
 	ListCell   *lc;
-	int			i;
 
 	state->cxt = cxt;
 	state->row_cxt = AllocSetContextCreate(cxt, "logq row",
@@ -502,7 +442,7 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 	parts = logq_partitions();
 	state->streams = palloc0(Max(list_length(parts), 1) *
 							 sizeof(LogqWriteStream));
-	state->numbers = palloc(Max(list_length(parts), 1) * sizeof(int32));
+	numbers = palloc(Max(list_length(parts), 1) * sizeof(int32));
 	foreach(lc, parts)
 	{
 		LogqPartition *part = lfirst(lc);
@@ -517,11 +457,9 @@ begin_write(EState *estate, ResultRelInfo *rri, bool need_slot, bool need_id)
 		stream->upper = DT_NOBEGIN;
 		stream->send_at = SEND_CHUNK;
 		initStringInfo(&stream->buf);
-		state->numbers[state->nstreams++] = part->number;
+		numbers[state->nstreams++] = part->number;
 	}
-	state->route_cache = palloc(ROUTE_CACHE_SIZE * sizeof(LogqRouteEntry));
-	for (i = 0; i < ROUTE_CACHE_SIZE; i++)
-		state->route_cache[i].stream = -1;
+	logq_router_init(&state->router, numbers, state->nstreams);
 
 	state->callback.func = state_freed;
 	state->callback.arg = state;

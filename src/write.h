@@ -17,10 +17,6 @@
 /* bytes kept for a partition that reads slowly, before we wait for it */
 #define MAX_PENDING (1024 * 1024)
 
-/* entries, and longest key, of the cache of routes */
-#define ROUTE_CACHE_SIZE 64
-#define ROUTE_CACHE_KEYLEN 52
-
 typedef enum LogqCopyPhase
 {
 	COPY_CLOSED,
@@ -54,13 +50,6 @@ typedef struct LogqWriteStream
 	struct LogqWriteStream *next;	/* in open_copies */
 } LogqWriteStream;
 
-typedef struct LogqRouteEntry
-{
-	int16		stream;			/* -1: free */
-	int16		keylen;
-	char		key[ROUTE_CACHE_KEYLEN];
-} LogqRouteEntry;
-
 /* What one statement writes to one log table */
 typedef struct LogqWriteState
 {
@@ -75,8 +64,7 @@ typedef struct LogqWriteState
 	LogqRouteBy route_by;
 	int			nstreams;
 	LogqWriteStream *streams;		/* by the partition's number */
-	int32	   *numbers;		/* likewise */
-	LogqRouteEntry *route_cache;
+	LogqRouter	router;
 } LogqWriteState;
 
 /* ---------- copyin.c ---------- */

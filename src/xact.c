@@ -59,13 +59,6 @@
 #define SUBABORT_TIMEOUT 10000
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-/*
- * Late rows open their segments now, while no lock on another partition is
- * waited for, and the version tells whether anybody has changed the catalog.
- */
-#define COMMIT_SQL \
-	"SET CONSTRAINTS ALL IMMEDIATE; " \
-	"SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; COMMIT"
 
 typedef enum CommitOutcome
 {
@@ -667,7 +660,7 @@ commit_write_xacts(void)
 	{
 		wx->changing = true;
 		/* after a failure, as little as possible shall be stored */
-		if (!send_command(wx, COMMIT_SQL))
+		if (!send_command(wx, LOGQ_COMMIT_SQL))
 		{
 			failed = wx;
 			break;
