@@ -9,6 +9,7 @@
 #   make cppcheck         static analysis
 #   make fuzz             fuzz the decoders (FUZZ_SECONDS=20 for each target)
 #   make bench            measure
+#   make kafka-tool       the producer for demo, tests and bench
 #
 # PG_CONFIG chooses the PostgreSQL, WERROR=1 makes warnings errors.
 
@@ -17,7 +18,7 @@ PG_CONFIG ?= pg_config
 # These targets install nothing into the system's PostgreSQL, and "check" and
 # "demo" must work before there is a PostgreSQL at all.  So they are kept apart
 # from PGXS, which also has a "check" of its own that only refuses.
-OWN_TARGETS = check demo stop unitcheck cppcheck fuzz bench
+OWN_TARGETS = check demo stop unitcheck cppcheck fuzz bench kafka-tool
 
 ifneq ($(filter $(OWN_TARGETS),$(MAKECMDGOALS)),)
 
@@ -53,6 +54,15 @@ fuzz:
 bench:
 	@bench/run
 
+# The old one may be running, and several may build it at once
+KAFKA_TOOL = test/kafka/logq_kafka_tool
+
+kafka-tool: $(KAFKA_TOOL)
+
+$(KAFKA_TOOL): $(wildcard test/kafka/*.c test/kafka/*.h) Makefile
+	@$(CC) -std=gnu99 -O2 -g -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
+		-pthread $(filter %.c,$^) -lrdkafka -lm -o $@.$$$$ && mv -f $@.$$$$ $@
+
 ifneq ($(PGXS_TARGETS),)
 $(PGXS_TARGETS):
 	@$(MAKE) --no-print-directory $@
@@ -85,13 +95,28 @@ CONTRIB_TESTDB = logs
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --use-existing
 ISOLATION_TESTDB = logs
-EXTRA_CLEAN = results regression.diffs regression.out output_iso tmp_check
+EXTRA_CLEAN = src/kafka/logq_kafka test/kafka/logq_kafka_tool results regression.diffs regression.out output_iso tmp_check
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
 $(error "$(PG_CONFIG)" does not work: run test/setup to install what is needed, or set PG_CONFIG)
 endif
 include $(PGXS)
+
+# librdkafka runs in a program of its own, never in a server process
+READER = src/kafka/logq_kafka
+
+all: $(READER)
+$(READER): $(wildcard src/kafka/*.[ch]) Makefile
+	$(CC) $(CFLAGS) -pthread -Isrc $(filter %.c,$^) $(LDFLAGS) -lrdkafka -o $@
+
+install: install-reader
+install-reader: $(READER) installdirs
+	$(INSTALL_PROGRAM) $(READER) '$(DESTDIR)$(pkglibdir)/logq_kafka'
+uninstall: uninstall-reader
+uninstall-reader:
+	rm -f '$(DESTDIR)$(pkglibdir)/logq_kafka'
+.PHONY: install-reader uninstall-reader
 
 # PGXS does not follow headers
 $(OBJS): $(wildcard src/*.h src/import/*.h) Makefile
