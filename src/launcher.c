@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "ingest.h"
 #include "maintain.h"
 
 #include "access/xact.h"
@@ -102,6 +103,23 @@ logq_worker_runs_here(void)
 }
 
 /*
+ * Tell a user who relies on the maintenance worker that there is none.
+ */
+void
+logq_warn_without_worker(const char *detail)
+{
+	if (logq_worker_runs_here())
+		return;
+	ereport(NOTICE,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("database \"%s\" has no maintenance worker",
+					get_database_name(MyDatabaseId)),
+			 errdetail("%s", detail),
+			 errhint("Add \"logq\" to shared_preload_libraries and \"%s\" to logq.databases.",
+					 get_database_name(MyDatabaseId))));
+}
+
+/*
  * Register the launcher, while that is possible.
  */
 void
@@ -126,18 +144,25 @@ logq_worker_init(void)
 /* ---------- what all workers share ---------- */
 
 /*
- * Start a worker for a database, which is given by its name to the maintenance
- * worker and by its oid to the sealer.  We are woken when it starts and when
- * it ends.  The handle is for as long as this process lives; NULL: there is
- * no room for it, which is logged once.
+ * Start a worker for a database, whose name it is given beside its argument.
+ * We are woken when it starts and when it ends.  The handle is for as long as
+ * this process lives; NULL: there is no room for it, which is logged once.
  */
 BackgroundWorkerHandle *
 logq_start_worker(LogqWorkerKind kind, const char *database_name,
-				  Oid database)
+				  Datum arg)
 {
 	static bool complained = false;
-	bool		is_sealer = kind == LOGQ_WORKER_SEALER;
-	const char *type = is_sealer ? "logq sealer" : "logq maintenance";
+	static const struct
+	{
+		const char *type;
+		const char *function;
+	}			kinds[] = {
+		[LOGQ_WORKER_MAINTENANCE] = {"logq maintenance", "logq_maintenance_main"},
+		[LOGQ_WORKER_SEALER] = {"logq sealer", "logq_sealer_main"},
+		[LOGQ_WORKER_INGEST] = {"logq ingest", "logq_ingest_main"}
+	};
+	const char *type = kinds[kind].type;
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle = NULL;
 	MemoryContext old;
@@ -148,14 +173,13 @@ logq_start_worker(LogqWorkerKind kind, const char *database_name,
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "logq", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name,
-			is_sealer ? "logq_sealer_main" : "logq_maintenance_main",
+	strlcpy(worker.bgw_function_name, kinds[kind].function,
 			sizeof(worker.bgw_function_name));
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s %s", type,
 			 database_name);
 	strlcpy(worker.bgw_type, type, sizeof(worker.bgw_type));
 	strlcpy(worker.bgw_extra, database_name, sizeof(worker.bgw_extra));
-	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	worker.bgw_main_arg = arg;
 	worker.bgw_notify_pid = MyProcPid;
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -169,7 +193,7 @@ logq_start_worker(LogqWorkerKind kind, const char *database_name,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("could not start \"%s\": too many background workers",
 							worker.bgw_name),
-					 errhint("Raise max_worker_processes.")));
+					 errhint("Raise max_worker_processes: logq needs one for its launcher, two for each database, and one for each Kafka topic.")));
 		complained = true;
 	}
 	MemoryContextSwitchTo(old);
@@ -251,6 +275,18 @@ logq_worker_error_text(const ErrorData *edata)
 }
 
 /*
+ * Somebody else works on the same things in our database, or is dropping
+ * them: no reason to worry anybody.
+ */
+bool
+logq_worker_is_temporary(const ErrorData *edata)
+{
+	return edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+}
+
+/*
  * Take a new connection to a partition as the owner of its server.  In a
  * transaction.
  */
@@ -288,7 +324,7 @@ start_worker(Database *db, TimestampTz now)
 {
 	db->started_at = now;
 	db->handle = logq_start_worker(LOGQ_WORKER_MAINTENANCE, db->name,
-								   InvalidOid);
+								   (Datum) 0);
 	if (db->handle == NULL)
 		db->retry_at = TimestampTzPlusMilliseconds(now, MAX_RESTART_MS);
 }
@@ -351,6 +387,8 @@ read_setting(void)
 		databases = foreach_delete_current(databases, lc);
 		pfree(db);
 	}
+	/* whoever has started them may have ended before it could end them */
+	logq_ingest_terminate_unwanted();
 }
 
 /*

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "ingest.h"
 #include "maintain.h"
 #include "scan.h"
 
@@ -42,6 +43,18 @@ int			logq_seal_after = 600;
 bool		logq_seal_trigrams = false;
 char	   *logq_bloom_attrs = NULL;
 char	   *logq_databases = NULL;
+int			logq_ingest_batch_rows = 20000;
+int			logq_ingest_batch_ms = 200;
+int			logq_ingest_max_message = 1024;
+int			logq_ingest_max_age = 365 * SECS_PER_DAY;
+int			logq_ingest_max_future = SECS_PER_DAY;
+int			logq_on_offset_loss = LOGQ_OFFSET_LOSS_ERROR;
+
+static const struct config_enum_entry offset_loss_options[] = {
+	{"error", LOGQ_OFFSET_LOSS_ERROR, false},
+	{"skip", LOGQ_OFFSET_LOSS_SKIP, false},
+	{NULL, 0, false}
+};
 
 static const struct config_enum_entry route_by_options[] = {
 	{"service", LOGQ_ROUTE_SERVICE, false},
@@ -115,11 +128,44 @@ _PG_init(void)
 	define_switch("logq.enable_segment_pruning",
 				  "Leaves out segments that cannot hold an answer.",
 				  &logq_enable_segment_pruning);
+	DefineCustomIntVariable("logq.ingest_batch_ms",
+							"Sets how long rows from Kafka may wait for others to be written with.",
+							NULL, &logq_ingest_batch_ms,
+							200, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.ingest_batch_rows",
+							"Sets how many rows from Kafka are written in one transaction at most.",
+							"A message with more rows than this is written as a whole.",
+							&logq_ingest_batch_rows,
+							20000, 1, 1000000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.ingest_max_age",
+							"Sets how old a row from Kafka may be; older ones become dead letters.",
+							NULL, &logq_ingest_max_age,
+							365 * SECS_PER_DAY, SECS_PER_MINUTE, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.ingest_max_future",
+							"Sets how far ahead of the clock the time of a row from Kafka may be; what is further becomes a dead letter.",
+							NULL, &logq_ingest_max_future,
+							SECS_PER_DAY, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.ingest_max_message",
+							"Sets how large a message from Kafka may be; larger ones become dead letters.",
+							NULL, &logq_ingest_max_message,
+							1024, 1, 256 * 1024, PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.max_parallel_partitions",
 							"Sets how many partitions one scan waits for at a time.",
 							NULL, &logq_max_parallel_partitions,
 							32, 1, 1024, PGC_USERSET, 0,
 							NULL, NULL, NULL);
+	DefineCustomEnumVariable("logq.on_offset_loss",
+							 "Sets what is done when Kafka no longer has the messages that are next.",
+							 NULL, &logq_on_offset_loss,
+							 LOGQ_OFFSET_LOSS_ERROR, offset_loss_options,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("logq.route_by",
 							 "Sets what decides which partition takes a new row.",
 							 NULL, &logq_route_by,

@@ -53,11 +53,26 @@
  *
  * Writing, and the rest:
  *
- *		write.c		INSERT and COPY into logq.logs: rows, routes
+ *		write.c		INSERT and COPY into logq.logs: rows
+ *		route.c		which partition takes a row
  *		copyin.c	the COPY to a partition, segments and ids for it
  *		xact.c		remote write transactions: commit, abort, savepoints
  *		partition.c	add_partition, remove_partition, logq.partitions
  *		options.c	options of servers and user mappings, password rules
+ *
+ * Kafka:
+ *
+ *		topic.c		add_topic and the like, their tables
+ *		topicoptions.c	what may be said about a topic
+ *		topicrun.c	the maintenance worker starts and ends ingest workers
+ *		topicstat.c	logq.stat_ingest: what ingest workers tell of themselves
+ *		ingest.c	ingest worker: its loop, and where a topic begins
+ *		ingestbatch.c	messages -> rows for each partition
+ *		sink.c		writes a batch's share to one partition
+ *		reader.c	the worker's end of the process that runs librdkafka
+ *		kafka/logq_kafka.c	that process, a program of its own
+ *		record.c	message -> log rows (plain C)
+ *		deadletter.c	dead letters: the view, and another try
  *
  *-------------------------------------------------------------------------
  */
@@ -298,6 +313,14 @@ extern int	logq_set_transmission_modes(void);
 /* ---------- remote write transactions, in xact.c ---------- */
 
 /*
+ * Late rows open their segments now, while no lock on another partition is
+ * waited for, and the version tells whether anybody has changed the catalog.
+ */
+#define LOGQ_COMMIT_SQL \
+	"SET CONSTRAINTS ALL IMMEDIATE; " \
+	"SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; COMMIT"
+
+/*
  * The connection of this transaction's writes to a partition as this user,
  * in a transaction and at the savepoint of the current subtransaction.
  */
@@ -320,8 +343,31 @@ extern void logq_write_init(struct FdwRoutine *routine);
 /* make the segment for ts on a partition in a transaction of its own */
 extern void logq_make_segment(LogqPartition *part, Oid userid,
 							  TimestampTz ts);
-/* rendezvous hash: the partition (of n, by their numbers) that takes a key */
-extern int	logq_route(const int32 *numbers, int n, const char *key,
-					   int keylen);
+
+/* ---------- route.c ---------- */
+
+/* entries, and longest key, of the cache of routes */
+#define LOGQ_ROUTE_CACHE_SIZE 64
+#define LOGQ_ROUTE_CACHE_KEYLEN 52
+
+typedef struct LogqRouteEntry
+{
+	int16		target;			/* -1: free */
+	int16		keylen;
+	char		key[LOGQ_ROUTE_CACHE_KEYLEN];
+} LogqRouteEntry;
+
+/* Some partitions, among which keys are spread */
+typedef struct LogqRouter
+{
+	int			n;
+	int32	   *numbers;		/* of the partitions */
+	LogqRouteEntry cache[LOGQ_ROUTE_CACHE_SIZE];
+} LogqRouter;
+
+/* numbers must live as long */
+extern void logq_router_init(LogqRouter *router, int32 *numbers, int n);
+/* rendezvous hash: index of the partition that takes a key */
+extern int	logq_route(LogqRouter *router, const char *key, int keylen);
 
 #endif							/* LOGQ_H */

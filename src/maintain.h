@@ -55,7 +55,8 @@ extern int	logq_apply_retention(LogqPartition *part, LogqConn *conn);
 typedef enum LogqWorkerKind
 {
 	LOGQ_WORKER_MAINTENANCE,
-	LOGQ_WORKER_SEALER
+	LOGQ_WORKER_SEALER,
+	LOGQ_WORKER_INGEST			/* several: registered in topicstat.c */
 } LogqWorkerKind;
 
 extern void logq_worker_init(void); /* from _PG_init: the launcher */
@@ -63,19 +64,26 @@ extern void logq_worker_init(void); /* from _PG_init: the launcher */
 extern bool logq_worker_wanted(const char *database_name);
 /* does this database have a maintenance worker, or is it about to? */
 extern bool logq_worker_runs_here(void);
+/* a notice unless it does; detail: what is not done then */
+extern void logq_warn_without_worker(const char *detail);
 extern PGDLLEXPORT void logq_launcher_main(Datum arg);
 
-/* for workers: start another one; NULL: there is no room */
+/*
+ * For workers: start another one; NULL: there is no room.  arg is its argument:
+ * the database's oid for the sealer, the topic's number for an ingest worker.
+ */
 struct BackgroundWorkerHandle;
 extern struct BackgroundWorkerHandle *logq_start_worker(LogqWorkerKind kind,
 														const char *database_name,
-														Oid database);
+														Datum arg);
 /* settings of a worker's session */
 extern void logq_worker_session(const char *name);
 /* call function(arg) in a transaction; the error is returned, in cxt */
 extern ErrorData *logq_worker_transaction(void (*function) (void *arg),
 										  void *arg, MemoryContext cxt);
 extern char *logq_worker_error_text(const ErrorData *edata);
+/* will it be gone when we try again? */
+extern bool logq_worker_is_temporary(const ErrorData *edata);
 /* a new connection as the owner of the server */
 extern LogqConn *logq_worker_connect(LogqPartition *part);
 
@@ -94,6 +102,8 @@ extern bool logq_register_worker(LogqWorkerKind kind,
 								 const char *database_name);
 /* pid of the one of a database (NULL: of ours), 0: there is none */
 extern pid_t logq_find_worker(LogqWorkerKind kind, const char *database_name);
+/* wake the maintenance worker of our database; never throws */
+extern void logq_shmem_wake_maintenance(void);
 extern bool logq_shmem_doubted_since(int32 number, TimestampTz since);
 /* can a doubt be recorded at all? */
 extern bool logq_shmem_can_doubt(int32 number);

@@ -23,7 +23,6 @@
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
-#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -44,7 +43,7 @@ PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
 /* store format that this version reads and writes */
-#define STORE_FORMAT 2
+#define STORE_FORMAT 3
 
 /*
  * Keys of the text of a database's sorting and case folding.  Equal texts
@@ -301,14 +300,7 @@ logq_add_partition(PG_FUNCTION_ARGS)
 	(void) local_value("SELECT pg_catalog.setval('logq.partition_number', greatest($1, last_value)) FROM logq.partition_number",
 					   1, types, values);
 	logq_partitions_changed();
-	if (!logq_worker_runs_here())
-		ereport(NOTICE,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("database \"%s\" has no maintenance worker",
-						get_database_name(MyDatabaseId)),
-				 errdetail("Without one, segments are made only as rows need them, and are not sealed or dropped by themselves."),
-				 errhint("Add \"logq\" to shared_preload_libraries and \"%s\" to logq.databases.",
-						 get_database_name(MyDatabaseId))));
+	logq_warn_without_worker("Without one, segments are made only as rows need them, and are not sealed or dropped by themselves.");
 	PG_RETURN_INT32(number);
 }
 

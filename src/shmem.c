@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "ingest.h"
 #include "maintain.h"
 
 #include "fmgr.h"
@@ -91,7 +92,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SharedState)),
 									hash_estimate_size(MAX_ENTRIES,
 													   sizeof(Entry))));
-	RequestNamedLWLockTranche("logq", 1);
+	RequestAddinShmemSpace(logq_ingest_shmem_size());
+	RequestNamedLWLockTranche("logq", 2);
 }
 
 static void
@@ -112,6 +114,7 @@ shmem_startup(void)
 	entries = ShmemInitHash("logq confirmations", MAX_ENTRIES, MAX_ENTRIES,
 							&ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	lock = &GetNamedLWLockTranche("logq")->lock;
+	logq_ingest_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -238,6 +241,40 @@ logq_shmem_confirm(int32 number, int64 version, TimestampTz asked_at)
 }
 
 /*
+ * What wakes the maintenance worker of our database, or NULL.  With the lock
+ * held.
+ */
+static Latch *
+maintenance_latch(void)
+{
+	int			i;
+
+	for (i = 0; i < state->nworkers; i++)
+		if (state->workers[i].pid != 0 &&
+			state->workers[i].kind == LOGQ_WORKER_MAINTENANCE &&
+			state->workers[i].database == MyDatabaseId)
+			return state->workers[i].latch;
+	return NULL;
+}
+
+/*
+ * Wake the maintenance worker of our database.
+ */
+void
+logq_shmem_wake_maintenance(void)
+{
+	Latch	   *latch;
+
+	if (state == NULL)
+		return;
+	LWLockAcquire(lock, LW_SHARED);
+	latch = maintenance_latch();
+	LWLockRelease(lock);
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/*
  * Take the confirmation away, and wake the worker to get a new one.
  */
 void
@@ -245,8 +282,7 @@ logq_shmem_doubt(int32 number)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Entry	   *entry;
-	Latch	   *latch = NULL;
-	int			i;
+	Latch	   *latch;
 
 	if (state == NULL)
 		return;
@@ -257,11 +293,7 @@ logq_shmem_doubt(int32 number)
 		entry->doubted_at = Max(entry->doubted_at, now);
 		entry->confirmation.confirmed_at = 0;
 	}
-	for (i = 0; i < state->nworkers; i++)
-		if (state->workers[i].pid != 0 &&
-			state->workers[i].kind == LOGQ_WORKER_MAINTENANCE &&
-			state->workers[i].database == MyDatabaseId)
-			latch = state->workers[i].latch;
+	latch = maintenance_latch();
 	LWLockRelease(lock);
 	/* should the worker have ended meanwhile, somebody else wakes in vain */
 	if (latch != NULL)

@@ -3,7 +3,8 @@
  * worker.c
  *		The maintenance worker of a database: it keeps the copies of the
  *		partitions' catalogs true and confirmed, has segments made ahead, and
- *		starts the sealer when there is something to do for it.
+ *		starts the sealer when there is something to do for it, and a worker
+ *		for each Kafka topic.
  *
  * It holds one connection to each partition, on which it listens, and asks all
  * of them for the version of their catalog: twice in logq.catalog_max_age, at
@@ -31,6 +32,7 @@
  */
 #include "postgres.h"
 
+#include "ingest.h"
 #include "maintain.h"
 
 #include "access/xact.h"
@@ -195,18 +197,6 @@ succeed(Watch *w)
 	w->error = NULL;
 }
 
-/*
- * Somebody else works on the same things in our database, or is dropping
- * them: no reason to worry anybody.
- */
-static bool
-is_temporary(const ErrorData *edata)
-{
-	return edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
-}
-
 /* ---------- which partitions there are ---------- */
 
 /*
@@ -296,7 +286,7 @@ look_for_partitions(void)
 	if (edata == NULL)
 		return;
 	/* the extension may be on its way out */
-	if (!is_temporary(edata) &&
+	if (!logq_worker_is_temporary(edata) &&
 		edata->sqlerrcode != ERRCODE_UNDEFINED_TABLE &&
 		edata->sqlerrcode != ERRCODE_UNDEFINED_SCHEMA)
 		ReThrowError(edata);
@@ -554,7 +544,7 @@ copy(Watch *w, TimestampTz now)
 	edata = stand_still(copy_watch, w, "copying the catalog of");
 	if (edata != NULL)
 	{
-		if (is_temporary(edata))
+		if (logq_worker_is_temporary(edata))
 			disconnect(w, TimestampTzPlusMilliseconds(now, MIN_RETRY_MS));
 		else
 			fail(w, logq_worker_error_text(edata));
@@ -773,7 +763,7 @@ start_sealer(TimestampTz now)
 
 	sealer_wanted = false;		/* until the next look at the partitions */
 	sealer = logq_start_worker(LOGQ_WORKER_SEALER, MyBgworkerEntry->bgw_extra,
-							   MyDatabaseId);
+							   ObjectIdGetDatum(MyDatabaseId));
 	sealer_at = TimestampTzPlusMilliseconds(now, sealer != NULL ?
 											MIN_CHECK_MS : SEAL_PAUSE_MS);
 }
@@ -919,7 +909,7 @@ logq_maintenance_main(Datum arg)
 												  watches == NIL ?
 												  MAX_POLL_MS : interval);
 		}
-		next = sync_at;
+		next = Min(sync_at, logq_topics_look_after(extension_there));
 		foreach(lc, watches)
 			next = Min(next, advance(lfirst(lc), interval));
 		if (sealer_wanted)
