@@ -389,14 +389,16 @@ take_frame(LogqFrame *frame)
 		case LOGQ_FRAME_LOG:
 			if (frame->length > 5 && frame->data[frame->length - 1] == '\0')
 				ereport(DEBUG1,
-						(errmsg_internal("librdkafka: %s", frame->data + 4)));
+						(errmsg_internal("librdkafka: %s",
+										 logq_topic_redact(run->topic,
+														   frame->data + 4))));
 			return;
 		case LOGQ_FRAME_ERROR:
 			if (frame->length <= sizeof(error) ||
 				frame->data[frame->length - 1] != '\0')
 				break;
 			memcpy(&error, frame->data, sizeof(error));
-			text = frame->data + sizeof(error);
+			text = logq_topic_redact(run->topic, frame->data + sizeof(error));
 			if (error.kind == LOGQ_READER_TROUBLE)
 			{
 				kafka_trouble = true;
