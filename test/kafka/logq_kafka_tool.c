@@ -252,6 +252,8 @@ parse_options(int argc, char **argv)
 				usage();
 		}
 	}
+	if (opt.from > 0 && opt.to <= 0)
+		opt.to = now_us() / 1e6;
 	if ((opt.to > 0 && (opt.total == 0 || opt.from >= opt.to)) ||
 		(opt.keyed && !opt.length_prefixed))
 		usage();

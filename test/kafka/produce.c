@@ -42,7 +42,7 @@ on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 	}
 	if (failed == 0)
 		snprintf(first_error, sizeof(first_error), "%s",
-				 rd_kafka_message_errstr(message));
+				 rd_kafka_err2str(message->err));
 	failed += rows;
 }
 
@@ -52,7 +52,6 @@ connect_producer(void)
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
 	set(conf, "enable.idempotence", "true");
-	set_number(conf, "message.timeout.ms", (int64_t) opt.timeout_s * 1000);
 	/* the check at the start finds topics that do not exist */
 	set_number(conf, "topic.metadata.propagation.max.ms",
 			   opt.timeout_s < 3600 ? (int64_t) opt.timeout_s * 1000 : 3600000);
@@ -73,11 +72,12 @@ connect_producer(void)
 
 		snprintf(id, sizeof(id), "logq-%d-%" PRId64, (int) getpid(), now_us());
 		set(conf, "transactional.id", id);
-		/* no longer than a message may take */
-		if (opt.timeout_s < 60)
-			set_number(conf, "transaction.timeout.ms",
-					   (int64_t) opt.timeout_s * 1000);
+		/* messages have the same */
+		set_number(conf, "transaction.timeout.ms",
+				   (int64_t) (opt.timeout_s < 60 ? opt.timeout_s : 60) * 1000);
 	}
+	else
+		set_number(conf, "message.timeout.ms", (int64_t) opt.timeout_s * 1000);
 	rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
 	return connect_as(RD_KAFKA_PRODUCER, conf);
 }

@@ -16,6 +16,8 @@
 
 #include "tool.h"
 
+static char last_error[512];
+
 void
 nap(void)
 {
@@ -51,6 +53,23 @@ set_number(rd_kafka_conf_t *conf, const char *name, int64_t value)
 	set(conf, name, text);
 }
 
+/* Kept for when there is nothing better to say */
+static void
+on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+	(void) rk;
+	(void) opaque;
+	if (err != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+		snprintf(last_error, sizeof(last_error), ": %s", reason);
+}
+
+static void
+fail_without_answer(rd_kafka_t *rk)
+{
+	rd_kafka_poll(rk, 0);
+	fail("no answer from %s%s", opt.brokers, last_error);
+}
+
 rd_kafka_t *
 connect_as(rd_kafka_type_t type, rd_kafka_conf_t *conf)
 {
@@ -74,6 +93,7 @@ connect_as(rd_kafka_type_t type, rd_kafka_conf_t *conf)
 		set(conf, name, equals + 1);
 		free(name);
 	}
+	rd_kafka_conf_set_error_cb(conf, on_error);
 	rk = rd_kafka_new(type, conf, error, sizeof(error));
 	if (!rk)
 		fail("%s", error);
@@ -160,7 +180,7 @@ require_topic(rd_kafka_t *rk, const char *topic)
 	while ((n = count_partitions(rk, topic)) < 0)
 	{
 		if (late())
-			fail("no answer from %s", opt.brokers);
+			fail_without_answer(rk);
 		nap();
 	}
 	if (n == 0)
@@ -384,7 +404,7 @@ command_cluster(void)
 		   (id = rd_kafka_clusterid(rk, 1000)) == NULL)
 	{
 		if (late())
-			fail("no answer from %s", opt.brokers);
+			fail_without_answer(rk);
 		nap();
 	}
 	printf("%s\n", id);
