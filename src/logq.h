@@ -73,6 +73,7 @@
  *		kafka/logq_kafka.c	that process, a program of its own
  *		record.c	message -> log rows (plain C)
  *		deadletter.c	dead letters: the view, and another try
+ *		deadwrite.c	the transaction of another try
  *
  *-------------------------------------------------------------------------
  */

@@ -579,7 +579,8 @@ value_records(LogqParser *parser)
 		logq_plain_record(parser, 0);
 		return;
 	}
-	for (int i = logq_json_first(0); i < tree->nodes[0].next && !parser->too_many;
+	for (int i = logq_json_first(0);
+		 i < tree->nodes[0].next && !parser->too_many;
 		 i = tree->nodes[i].next)
 	{
 		if (tree->nodes[i].type == LOGQ_JSON_OBJECT)
@@ -624,7 +625,8 @@ logq_parse(LogqParser *parser, const LogqMessage *message,
 		return 0;
 	if (value->len > parser->max_bytes)
 		return refuse_all(parser, records,
-						  "message of %d bytes is larger than the limit of %d bytes",
+						  "message of %d bytes is larger than the limit "
+						  "of %d bytes",
 						  value->len, parser->max_bytes);
 	if (is_blank(value))
 		return refuse_all(parser, records, "message is empty");

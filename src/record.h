@@ -43,7 +43,7 @@ typedef struct LogqMessage
 /* A log row, or why there is none */
 typedef struct LogqRecord
 {
-	int			index;			/* in the message, from 0 */
+	int			index;			/* in the message, from 0; -1: all of it */
 	int64_t		ts;				/* µs since 2000-01-01 UTC, as timestamptz */
 	LogqText	level;
 	LogqText	service;
@@ -78,6 +78,13 @@ extern void logq_parser_set(LogqParser *parser,
  */
 extern int	logq_parse(LogqParser *parser, const LogqMessage *message,
 					   LogqRecord **records);
+/*
+ * A message that has this record alone, of those that logq_parse() has just
+ * returned: parsed again, its only record is the same.  The value itself if
+ * that is so already.  Valid as long as the records.
+ */
+extern LogqText logq_record_source(LogqParser *parser,
+								   const LogqRecord *record);
 /* "auto", "json", ...; false: there is no such format */
 extern bool logq_format_by_name(const char *name, LogqFormat *format);
 

@@ -249,7 +249,11 @@ logq_shown(const char *text, int len, char buf[LOGQ_SHOWN_SIZE])
 			n--;
 	}
 	for (int i = 0; i < n; i++)
-		buf[i] = (unsigned char) text[i] < ' ' || text[i] == 127 ? '?' : text[i];
+	{
+		unsigned char c = text[i];
+
+		buf[i] = c < ' ' || c == 127 ? '?' : text[i];
+	}
 	if (n < len)
 	{
 		memcpy(buf + n, "...", 3);

@@ -109,7 +109,8 @@ const char *
 logq_level_of_syslog(int number)
 {
 	static const Level of[] = {
-		LEVEL_FATAL, LEVEL_FATAL, LEVEL_FATAL, LEVEL_ERROR, LEVEL_WARN, LEVEL_INFO, LEVEL_INFO, LEVEL_DEBUG
+		LEVEL_FATAL, LEVEL_FATAL, LEVEL_FATAL, LEVEL_ERROR,
+		LEVEL_WARN, LEVEL_INFO, LEVEL_INFO, LEVEL_DEBUG
 	};
 
 	return number >= 0 && number < lengthof(of) ? levels[of[number]] : NULL;

@@ -377,7 +377,8 @@ id_text(LogqParser *parser, int node)
 		id = logq_arena_copy(&parser->arena, id.data, id.len);
 		/* the copy is ours; it is empty if there is no memory left */
 		for (int i = 0; i < id.len; i++)
-			((char *) id.data)[i] = pg_ascii_tolower((unsigned char) id.data[i]);
+			((char *) id.data)[i] =
+				pg_ascii_tolower((unsigned char) id.data[i]);
 	}
 	return id;
 }
@@ -621,7 +622,8 @@ scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes)
 	common = logq_arena_finish(&parser->arena);
 
 	for (int i = logq_json_first(list);
-		 i < tree->nodes[list].next && !parser->too_many && !parser->arena.full;
+		 i < tree->nodes[list].next && !parser->too_many &&
+		 !parser->arena.full;
 		 i = tree->nodes[i].next)
 		log_record(parser, i, service, common);
 }
@@ -657,7 +659,8 @@ resource_logs(LogqParser *parser, int node)
 	add_attributes(parser, attributes, &first, "service.name");
 	common = logq_arena_finish(&parser->arena);
 	for (int i = logq_json_first(list);
-		 i < tree->nodes[list].next && !parser->too_many && !parser->arena.full;
+		 i < tree->nodes[list].next && !parser->too_many &&
+		 !parser->arena.full;
 		 i = tree->nodes[i].next)
 	{
 		if (is_type(tree, i, LOGQ_JSON_OBJECT))
@@ -693,7 +696,8 @@ logq_otlp_records(LogqParser *parser, int object)
 		return;
 	}
 	for (int i = logq_json_first(list);
-		 i < tree->nodes[list].next && !parser->too_many && !parser->arena.full;
+		 i < tree->nodes[list].next && !parser->too_many &&
+		 !parser->arena.full;
 		 i = tree->nodes[i].next)
 	{
 		if (is_type(tree, i, LOGQ_JSON_OBJECT))

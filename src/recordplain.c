@@ -345,7 +345,8 @@ container_service(Plain *plain)
 
 			for (int j = 0; node >= 0 && j < lengthof(label); j++)
 			{
-				text = string_of(plain, logq_json_member(tree, node, label[j]));
+				text = string_of(plain,
+								 logq_json_member(tree, node, label[j]));
 				if (text.data != NULL)
 					return text;
 			}
@@ -466,9 +467,12 @@ take_trace(Plain *plain, LogqRecord *record)
 	}
 	/* the Elastic Common Schema's trace.id, not flattened */
 	if (plain->found[M_TRACE] >= 0)
-		record->trace_id = string_of(plain, logq_json_member(plain->tree,
-															 plain->found[M_TRACE],
-															 "id"));
+	{
+		int			id = logq_json_member(plain->tree, plain->found[M_TRACE],
+										  "id");
+
+		record->trace_id = string_of(plain, id);
+	}
 }
 
 /*

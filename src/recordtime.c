@@ -43,7 +43,8 @@ days_of_date(int year, int month, int day)
 	int			y = month <= 2 ? year - 1 : year;
 	int			cycle = (y >= 0 ? y : y - 399) / 400;
 	int			in_cycle = y - cycle * 400;
-	int			in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+	int			from_march = month + (month > 2 ? -3 : 9);
+	int			in_year = (153 * from_march + 2) / 5 + day - 1;
 
 	return (int64) cycle * 146097 + in_cycle * 365 + in_cycle / 4 -
 		in_cycle / 100 + in_year - 719468;
@@ -99,7 +100,8 @@ read_zone(const char *p, const char *end, int *offset)
 	while (p < end && *p == ' ')
 		p++;
 	if (p == end || (end - p == 1 && (*p == 'Z' || *p == 'z')) ||
-		(end - p == 3 && (memcmp(p, "UTC", 3) == 0 || memcmp(p, "GMT", 3) == 0)))
+		(end - p == 3 &&
+		 (memcmp(p, "UTC", 3) == 0 || memcmp(p, "GMT", 3) == 0)))
 		return true;
 	if (*p != '+' && *p != '-')
 		return false;
@@ -196,8 +198,9 @@ parse_iso(const char *p, const char *end, int64_t *ts)
 			return false;
 	}
 
-	*ts = ((days_of_date(year, month, day) - EPOCH_DAYS) * SECONDS_A_DAY +
-		   (hour * 60 + minute) * 60 + second - offset) * INT64CONST(1000000) + us;
+	*ts = (days_of_date(year, month, day) - EPOCH_DAYS) * SECONDS_A_DAY +
+		(hour * 60 + minute) * 60 + second - offset;
+	*ts = *ts * 1000000 + us;
 	return true;
 }
 
@@ -324,7 +327,8 @@ const char *
 logq_time_text(int64_t ts, char buf[LOGQ_TIME_TEXT_SIZE])
 {
 	int64		seconds = ts / 1000000 - (ts % 1000000 < 0 ? 1 : 0);
-	int64		days = seconds / SECONDS_A_DAY - (seconds % SECONDS_A_DAY < 0 ? 1 : 0);
+	int64		days = seconds / SECONDS_A_DAY -
+		(seconds % SECONDS_A_DAY < 0 ? 1 : 0);
 	int			rest = (int) (seconds - days * SECONDS_A_DAY);
 	int64		since;			/* days since 0000-03-01 */
 	int64		cycle;
