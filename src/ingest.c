@@ -33,6 +33,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -55,6 +56,8 @@
 #define MESSAGES_A_TURN 500
 /* how long offsets may lag that no row moves */
 #define LAZY_MS 1000
+/* how long a run that is to end waits for what is in the air */
+#define LEAVE_MS 2000
 /* messages in a batch from which on one is not careful any more */
 #define MAX_CAREFUL (64 * 1024)
 
@@ -69,6 +72,8 @@ static char *last_error = NULL;	/* as logged; in worker_cxt */
 static int	careful = 0;
 static TimestampTz behind_since = 0;	/* a sink's offsets lag; 0: none do */
 static TimestampTz settings_at = 0;
+/* the run is to end, by then at the latest; 0: it is not */
+static TimestampTz leave_at = 0;
 static WaitEventSet *wait_set = NULL;
 static bool wait_set_valid = false;
 static bool kafka_trouble = false;	/* the reader has told of some */
@@ -106,25 +111,16 @@ logq_ingest_parser_settings(const LogqTopic *topic,
 }
 
 /*
- * Bring the run's parser up to date.  What is too old is for us to say: where
- * its dead letter goes depends on where the row would.
+ * Bring the run's limits of time up to date.
  */
 static void
-set_parser(void)
+set_limits(void)
 {
 	LogqParserSettings settings;
-	MemoryContext old = MemoryContextSwitchTo(run->cxt);
 
 	logq_ingest_parser_settings(run->topic, &settings);
 	run->min_ts = settings.min_ts;
 	run->max_ts = settings.max_ts;
-	settings.min_ts = MIN_TIMESTAMP;
-	settings.max_ts = END_TIMESTAMP - 1;
-	if (run->parser == NULL)
-		run->parser = logq_parser_create(&settings);
-	else
-		logq_parser_set(run->parser, &settings);
-	MemoryContextSwitchTo(old);
 }
 
 /* ---------- trouble ---------- */
@@ -185,6 +181,7 @@ end_run(bool pause)
 	}
 	run = NULL;
 	run_at = 0;
+	leave_at = 0;
 	behind_since = 0;
 	reader_ready = false;
 	wait_set_valid = false;
@@ -230,35 +227,37 @@ handle_refusal(LogqSink *sink)
 	LogqBatch  *batch = run->flying;
 	int			k;
 
-	if (batch->nmessages <= 1 && logq_poison.set &&
-		logq_poison.partition == sink->part->number)
+	if (batch->nmessages <= 1)
 	{
-		/* not even as a dead letter */
-		logq_poison.set = false;
-		fail_run(LOGQ_INGEST_FAILED, sink->error, NULL, NULL);
-		return;
-	}
-	if (batch->nmessages == 1)
-	{
+		/* which one it is; none: the offsets alone are refused */
 		for (k = 0; k < run->nkparts; k++)
 			if (batch->counts[k].rows > 0 || batch->counts[k].dead > 0)
-			{
-				logq_poison.set = true;
-				logq_poison.kpart = run->kparts[k].number;
-				logq_poison.offset = batch->to[k] - 1;
-				logq_poison.partition = sink->part->number;
-				strlcpy(logq_poison.reason, sink->error,
-						sizeof(logq_poison.reason));
-			}
+				break;
+		if (k == run->nkparts ||
+			(logq_poison.set &&
+			 logq_poison.kpart == run->kparts[k].number &&
+			 logq_poison.offset == batch->to[k] - 1 &&
+			 logq_poison.partition == sink->part->number))
+		{
+			/* not even as a dead letter */
+			logq_poison.set = false;
+			fail_run(LOGQ_INGEST_FAILED, sink->error, NULL, NULL);
+			return;
+		}
+		logq_poison.set = true;
+		logq_poison.kpart = run->kparts[k].number;
+		logq_poison.offset = batch->to[k] - 1;
+		logq_poison.partition = sink->part->number;
+		strlcpy(logq_poison.reason, sink->error, sizeof(logq_poison.reason));
 		careful = 1;
 	}
 	else
 		careful = Max(batch->nmessages / 8, 1);
-	ereport(LOG,
+	ereport(batch->nmessages <= 1 ? LOG : DEBUG1,
 			(errmsg("topic \"%s\": a message is refused: %s",
 					run->topic->name, sink->error),
-			 careful > 1 ? 0 :
-			 errdetail("It becomes a dead letter.")));
+			 batch->nmessages <= 1 ?
+			 errdetail("It becomes a dead letter.") : 0));
 	end_run(false);
 }
 
@@ -307,7 +306,7 @@ begin_run(void *arg)
 	if (run->topic == NULL)
 		end_worker();
 	logq_run_find_sinks(run);
-	set_parser();
+	set_limits();
 	logq_ingest_set_state(last_error == NULL ? LOGQ_INGEST_STARTING :
 						  LOGQ_INGEST_WAITING);
 	run->reader = logq_reader_start(run->topic);
@@ -325,6 +324,27 @@ open_run(void *arg)
 }
 
 /*
+ * The run is to end.  May it wait until all sinks have what is in the air?  It
+ * saves the next one from doing it again, and rows from getting lost when a
+ * partition is removed that had its share not yet.
+ */
+static bool
+wait_for_batch(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			s;
+
+	if (run == NULL || run->flying == NULL)
+		return false;
+	for (s = 0; s < run->nsinks; s++)
+		if (run->sinks[s].share != NULL && run->sinks[s].conn == NULL)
+			return false;
+	if (leave_at == 0)
+		leave_at = TimestampTzPlusMilliseconds(now, LEAVE_MS);
+	return now < leave_at;
+}
+
+/*
  * Has anything changed that the run depends on?  Then it ends.
  */
 static void
@@ -333,21 +353,46 @@ check_settings(void *arg)
 	LogqTopic  *topic = load_topic();
 
 	if (topic == NULL)
-		end_worker();
+	{
+		if (!wait_for_batch())
+			end_worker();
+		return;
+	}
 	if (run == NULL)
 		return;
 	if (!logq_topic_equal(topic, run->topic) || !logq_run_is_current(run))
 	{
+		if (wait_for_batch())
+			return;
 		ereport(DEBUG1,
 				(errmsg_internal("topic \"%s\": settings have changed",
 								 topic->name)));
 		end_run(false);
 	}
 	else
-		set_parser();
+	{
+		leave_at = 0;
+		set_limits();
+	}
 }
 
 /* ---------- what the reader says ---------- */
+
+/*
+ * What librdkafka says, for anybody to see.  Brokers may say anything.
+ */
+static char *
+reader_text(const char *said)
+{
+	char	   *text = logq_topic_redact(run->topic, said);
+	char	   *p;
+
+	if (!pg_verifymbstr(text, strlen(text), true))
+		for (p = text; *p != '\0'; p++)
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+	return text;
+}
 
 /*
  * Take one frame that is not a message.
@@ -390,15 +435,14 @@ take_frame(LogqFrame *frame)
 			if (frame->length > 5 && frame->data[frame->length - 1] == '\0')
 				ereport(DEBUG1,
 						(errmsg_internal("librdkafka: %s",
-										 logq_topic_redact(run->topic,
-														   frame->data + 4))));
+										 reader_text(frame->data + 4))));
 			return;
 		case LOGQ_FRAME_ERROR:
 			if (frame->length <= sizeof(error) ||
 				frame->data[frame->length - 1] != '\0')
 				break;
 			memcpy(&error, frame->data, sizeof(error));
-			text = logq_topic_redact(run->topic, frame->data + sizeof(error));
+			text = reader_text(frame->data + sizeof(error));
 			if (error.kind == LOGQ_READER_TROUBLE)
 			{
 				kafka_trouble = true;
@@ -633,6 +677,8 @@ batch_is_written(void)
 	run->spare = batch;
 	run->flying = NULL;
 	behind_since = behind ? GetCurrentTimestamp() : 0;
+	if (leave_at != 0)
+		settings_at = 0;
 	succeed();
 	/* now the new routing can begin */
 	if (run->catching_up && agree)
@@ -740,14 +786,18 @@ advance_sinks(void)
 		if (run == NULL)
 			return 0;
 	}
-	if (run->flying == NULL)
+	if (run->flying == NULL && leave_at == 0)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz due = batch_due();
 
 		if (due != 0 && due <= now)
 		{
-			launch(run->catching_up ||
+			/*
+			 * While a message is looked for, runs end soon, and the next one
+			 * shall not begin before what was found to be good.
+			 */
+			launch(run->catching_up || careful > 0 ||
 				   (behind_since != 0 &&
 					TimestampDifferenceExceeds(behind_since, now, LAZY_MS)));
 			return now;
@@ -875,7 +925,7 @@ turn(void)
 	}
 	if (run == NULL)
 		return Min(Max(run_at, now), settings_at);
-	return more ? now : next;
+	return more ? now : Min(next, settings_at);
 }
 
 /*

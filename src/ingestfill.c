@@ -247,25 +247,41 @@ find_kpart(const LogqRun *run, int32 number)
 }
 
 /*
- * A dead letter.
+ * A dead letter.  That of a record is a message of its own, as a large message
+ * may have thousands of them.
  */
 static void
-add_dead(LogqRun *run, int s, int k, int64 offset, int record,
+add_dead(LogqRun *run, int s, int k, int64 offset, const LogqRecord *record,
 		 const LogqMessage *message, const char *reason)
 {
 	LogqBatch  *batch = run->filling;
 	LogqShare  *share = &batch->shares[s];
+	LogqMessage letter = *message;
 	int			before = share->dead.len;
 
 	if (offset < run->sinks[s].start[k])
 		return;
+	letter.value = logq_record_source(run->kparts[k].routing->reading->parser,
+									  record);
 	logq_ingest_append_dead(&share->dead, run->cluster, run->topic->name,
-							run->kparts[k].number, offset, record, message,
-							reason);
+							run->kparts[k].number, offset, record->index,
+							&letter, reason);
 	share->ndead++;
 	batch->nrows++;
 	batch->counts[k].dead++;
 	batch->bytes += share->dead.len - before;
+}
+
+/*
+ * The reader is this far; nothing but what is no message lies in between.
+ */
+static void
+reach(LogqRun *run, int k, int64 offset)
+{
+	if (offset <= run->kparts[k].position)
+		return;
+	run->kparts[k].position = offset;
+	run->filling->to[k] = offset;
 }
 
 /*
@@ -307,12 +323,17 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 	/* librdkafka delivers in order and once; do not depend on it */
 	if (head.offset < run->kparts[k].position)
 		return;
+	if (head.offset >= run->kparts[k].stop)
+	{
+		reach(run, k, run->kparts[k].stop);
+		return;
+	}
 	run->kparts[k].position = head.offset + 1;
 	routing = run->kparts[k].routing;
 
 	poisoned = logq_poison.set && logq_poison.kpart == head.partition &&
 		logq_poison.offset == head.offset;
-	nrecords = logq_parse(run->parser, &message, &records);
+	nrecords = logq_parse(routing->reading->parser, &message, &records);
 	for (i = 0; i < nrecords; i++)
 	{
 		LogqRecord *record = &records[i];
@@ -324,7 +345,7 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 		if (record->error != NULL)
 		{
 			add_dead(run, sink_by_offset(routing, head.offset), k,
-					 head.offset, record->index, &message, record->error);
+					 head.offset, record, &message, record->error);
 			continue;
 		}
 		s = sink_of_record(routing, record, head.offset);
@@ -333,13 +354,13 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 			continue;			/* it has this one */
 		if (poisoned && logq_poison.partition == sink->part->number)
 		{
-			add_dead(run, s, k, head.offset, record->index, &message,
+			add_dead(run, s, k, head.offset, record, &message,
 					 logq_poison.reason);
 			continue;
 		}
 		if (record->ts < run->min_ts || record->ts > run->max_ts)
 		{
-			add_dead(run, s, k, head.offset, record->index, &message,
+			add_dead(run, s, k, head.offset, record, &message,
 					 psprintf("timestamp %s is too far in the %s",
 							  timestamptz_to_str(record->ts),
 							  record->ts < run->min_ts ? "past" : "future"));
@@ -379,12 +400,7 @@ logq_run_take_position(LogqRun *run, const LogqFrame *frame)
 		memcpy(&o, frame->data + at, sizeof(o));
 		k = find_kpart(run, o.partition);
 		kpart = &run->kparts[k];
-		/* nothing but what is no message lies in between */
-		if (o.next > kpart->position)
-		{
-			kpart->position = o.next;
-			run->filling->to[k] = o.next;
-		}
+		reach(run, k, Min(o.next, kpart->stop));
 		if (o.high >= 0)
 		{
 			kpart->high = o.high;

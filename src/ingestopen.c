@@ -7,8 +7,9 @@
  * rows that are routed to it of all messages before next_offset.  Sinks commit
  * one by one, so after a crash one may be ahead of another.  The reader then
  * begins at the lowest offset, and each sink skips what it has.  That is right
- * only if every message is routed as it was before.  So a row also says what
- * its routing was: an epoch, by what rows are routed, and the partitions.
+ * only if every message becomes the same rows, and these are routed, as before.
+ * So a row also says what its routing was: an epoch, by what rows are routed,
+ * the partitions, and the settings of the parser.
  *
  * Rules, for each kpart:
  *
@@ -60,6 +61,15 @@
  * know the end of its log at once.
  */
 #define BEYOND_END_MS 15000
+
+static const char *const format_names[] = {
+	[LOGQ_FORMAT_AUTO] = "auto",
+	[LOGQ_FORMAT_JSON] = "json",
+	[LOGQ_FORMAT_OTLP] = "otlp",
+	[LOGQ_FORMAT_FLUENTBIT] = "fluentbit",
+	[LOGQ_FORMAT_VECTOR] = "vector",
+	[LOGQ_FORMAT_RAW] = "raw"
+};
 
 static const char *const route_names[] = {
 	[LOGQ_ROUTE_SERVICE] = "service",
@@ -117,7 +127,9 @@ logq_run_is_current(const LogqRun *run)
 	}
 	if (run->open && !run->catching_up)
 		for (i = 0; i < run->nkparts; i++)
-			if (run->kparts[i].routing->by != (LogqRouteBy) logq_route_by)
+			if (run->kparts[i].routing->by != (LogqRouteBy) logq_route_by ||
+				run->kparts[i].routing->reading->max_bytes !=
+				logq_ingest_max_message * 1024)
 				return false;
 	return true;
 }
@@ -284,10 +296,122 @@ logq_sink_was_committed(LogqRun *run, LogqSink *sink)
 	return all;
 }
 
+/* ---------- readings ---------- */
+
+/*
+ * Append a text so that a colon ends it.
+ */
+static void
+append_field(StringInfo buf, const char *text)
+{
+	for (; text != NULL && *text != '\0'; text++)
+	{
+		if (*text == ':' || *text == '%')
+			appendStringInfo(buf, "%%%02x", *text);
+		else
+			appendStringInfoChar(buf, *text);
+	}
+}
+
+/*
+ * Take the next field, up to a colon or the end; NULL: there is none.
+ */
+static char *
+take_field(const char **pos)
+{
+	const char *p = *pos;
+	char	   *field;
+	char	   *to;
+
+	if (p == NULL)
+		return NULL;
+	field = to = palloc(strlen(p) + 1);
+	while (*p != '\0' && *p != ':')
+	{
+		if (p[0] == '%' && strspn(p + 1, "0123456789abcdef") >= 2)
+		{
+			char		hex[3] = {p[1], p[2], '\0'};
+
+			*to++ = (char) strtol(hex, NULL, 16);
+			p += 3;
+		}
+		else
+			*to++ = *p++;
+	}
+	*to = '\0';
+	*pos = *p == ':' ? p + 1 : NULL;
+	return field;
+}
+
+/*
+ * The run's reading of this text, made when it is new; NULL: that is none.
+ */
+static LogqReading *
+find_reading(LogqRun *run, const char *text)
+{
+	LogqParserSettings settings = {0};
+	LogqReading *reading;
+	const char *p = text;
+	char	   *fields[4];
+	ListCell   *lc;
+	int			i;
+
+	foreach(lc, run->readings)
+	{
+		reading = lfirst(lc);
+		if (strcmp(reading->text, text) == 0)
+			return reading;
+	}
+
+	for (i = 0; i < lengthof(fields); i++)
+		if ((fields[i] = take_field(&p)) == NULL)
+			return NULL;
+	if (!logq_format_by_name(fields[0], &settings.format))
+		return NULL;
+	settings.max_bytes = atoi(fields[1]);
+	if (fields[2][0] != '\0')
+	{
+		settings.key_field.data = fields[2];
+		settings.key_field.len = strlen(fields[2]);
+	}
+	if (fields[3][0] != '\0')
+	{
+		settings.service.data = fields[3];
+		settings.service.len = strlen(fields[3]);
+	}
+	/* what is too old goes where the row would, so it is not for the parser */
+	settings.min_ts = MIN_TIMESTAMP;
+	settings.max_ts = END_TIMESTAMP - 1;
+
+	reading = palloc(sizeof(LogqReading));
+	reading->text = pstrdup(text);
+	reading->max_bytes = settings.max_bytes;
+	reading->parser = logq_parser_create(&settings);
+	run->readings = lappend(run->readings, reading);
+	return reading;
+}
+
+/*
+ * The one by the settings of now.
+ */
+static LogqReading *
+current_reading(LogqRun *run)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s:%d:", format_names[run->topic->format],
+					 logq_ingest_max_message * 1024);
+	append_field(&text, run->topic->key_field);
+	appendStringInfoChar(&text, ':');
+	append_field(&text, run->topic->service);
+	return find_reading(run, text.data);
+}
+
 /* ---------- routings ---------- */
 
 /*
- * Complete a routing whose epoch, way and numbers are there.
+ * Complete a routing whose epoch, way, numbers and reading are there.
  */
 static void
 complete_routing(LogqRun *run, LogqRouting *r)
@@ -316,6 +440,7 @@ complete_routing(LogqRun *run, LogqRouting *r)
 			r->nleft++;
 		}
 	}
+	appendStringInfo(&text, ":%s", r->reading->text);
 	r->text = text.data;
 	logq_router_init(&r->router, r->left, r->nleft);
 }
@@ -349,14 +474,15 @@ parse_routing(LogqRun *run, const char *text)
 		return NULL;
 	r->by = by;
 	r->numbers = palloc((strlen(p) + 1) * sizeof(int32));
-	while (*p != '\0')
+	do
 	{
 		r->numbers[r->n++] = strtol(p, &end, 10);
-		if (end == p || (*end != ',' && *end != '\0'))
+		if (end == p || (*end != ',' && *end != ':'))
 			return NULL;
-		p = *end == ',' ? end + 1 : end;
-	}
-	if (r->n == 0)
+		p = end + 1;
+	} while (*end == ',');
+	r->reading = find_reading(run, p);
+	if (r->reading == NULL)
 		return NULL;
 	complete_routing(run, r);
 	return r;
@@ -377,6 +503,7 @@ current_routing(LogqRun *run, int64 epoch)
 	r->numbers = palloc(r->n * sizeof(int32));
 	for (i = 0; i < run->nsinks; i++)
 		r->numbers[i] = run->sinks[i].part->number;
+	r->reading = current_reading(run);
 	complete_routing(run, r);
 	return r;
 }
@@ -387,7 +514,7 @@ current_routing(LogqRun *run, int64 epoch)
 static bool
 same_routing(const LogqRouting *a, const LogqRouting *b)
 {
-	return a->by == b->by && a->n == b->n &&
+	return a->by == b->by && a->n == b->n && a->reading == b->reading &&
 		memcmp(a->numbers, b->numbers, a->n * sizeof(int32)) == 0;
 }
 
@@ -726,7 +853,11 @@ logq_run_open(LogqRun *run, const LogqFrame *info)
 
 			sink->start[k] = sink->next[k];
 			kpart->position = Min(kpart->position, sink->next[k]);
+			if (!plans[k].settled)
+				kpart->stop = Max(kpart->stop, sink->next[k]);
 		}
+		if (plans[k].settled)
+			kpart->stop = PG_INT64_MAX;
 		for (s = 0; s < run->nsinks; s++)
 			if (run->sinks[s].start[k] == PG_INT64_MAX)
 				run->sinks[s].next[k] = PG_INT64_MAX;

@@ -79,6 +79,17 @@ typedef struct LogqSink
 	int			position;
 } LogqSink;
 
+/*
+ * How messages become rows, as far as it decides how many there are and where
+ * they go: format, logq.key, logq.service, logq.ingest_max_message.
+ */
+typedef struct LogqReading
+{
+	char	   *text;			/* as it stands in a routing's text */
+	int			max_bytes;
+	LogqParser *parser;
+} LogqReading;
+
 /* How rows are routed: by what, among which partitions */
 typedef struct LogqRouting
 {
@@ -91,6 +102,7 @@ typedef struct LogqRouting
 	int32	   *left;			/* their numbers */
 	int		   *left_sinks;		/* and sinks */
 	LogqRouter	router;			/* among these */
+	LogqReading *reading;
 	char	   *text;			/* as it stands in kafka_offset */
 } LogqRouting;
 
@@ -102,6 +114,7 @@ typedef struct LogqKpart
 	LogqRouting *routing;
 	int64		position;		/* next offset that may come from the reader */
 	int64		progress;		/* where batches that were sent off lead */
+	int64		stop;			/* where an old routing ends */
 } LogqKpart;
 
 typedef struct LogqKcount
@@ -129,7 +142,7 @@ typedef struct LogqRun
 	MemoryContext cxt;
 	LogqTopic  *topic;
 	LogqReader *reader;
-	LogqParser *parser;
+	List	   *readings;		/* of LogqReading, no two of them the same */
 	TimestampTz min_ts;			/* rows before and after are dead letters */
 	TimestampTz max_ts;
 	bool		open;			/* offsets are known, the reader is assigned */

@@ -70,7 +70,7 @@
  *		ingestbatch.c	messages -> rows for each partition
  *		sink.c		writes a batch's share to one partition
  *		reader.c	the worker's end of the process that runs librdkafka
- *		kafka/logq_kafka.c	that process, a program of its own
+ *		kafka/		that process, a program of its own
  *		record.c	message -> log rows (plain C)
  *		deadletter.c	dead letters: the view, and another try
  *		deadwrite.c	the transaction of another try

@@ -671,3 +671,12 @@ logq_parse(LogqParser *parser, const LogqMessage *message,
 	*records = parser->records;
 	return parser->nrecords;
 }
+
+/*
+ * A message that has this record alone.
+ */
+LogqText
+logq_record_source(LogqParser *parser, const LogqRecord *record)
+{
+	return parser->message->value;
+}
