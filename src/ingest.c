@@ -151,7 +151,6 @@ complain(const char *text, const char *detail, const char *hint)
 static void
 succeed(void)
 {
-	backoff = 0;
 	kafka_trouble = false;
 	logq_ingest_set_state(LOGQ_INGEST_RUNNING);
 	logq_ingest_set_error(NULL);
@@ -161,6 +160,20 @@ succeed(void)
 			(errmsg("topic \"%s\" is taken in again", run->topic->name)));
 	pfree(last_error);
 	last_error = NULL;
+}
+
+/*
+ * Is no sink of the run down?
+ */
+static bool
+all_connected(void)
+{
+	int			s;
+
+	for (s = 0; s < run->nsinks; s++)
+		if (run->sinks[s].conn == NULL)
+			return false;
+	return true;
 }
 
 /*
@@ -234,21 +247,14 @@ handle_refusal(LogqSink *sink)
 			if (batch->counts[k].rows > 0 || batch->counts[k].dead > 0)
 				break;
 		if (k == run->nkparts ||
-			(logq_poison.set &&
-			 logq_poison.kpart == run->kparts[k].number &&
-			 logq_poison.offset == batch->to[k] - 1 &&
-			 logq_poison.partition == sink->part->number))
+			!logq_poison_add(run->kparts[k].number, batch->to[k] - 1,
+							 sink->part->number, sink->error))
 		{
 			/* not even as a dead letter */
-			logq_poison.set = false;
+			logq_poison_forget(-1, 0);
 			fail_run(LOGQ_INGEST_FAILED, sink->error, NULL, NULL);
 			return;
 		}
-		logq_poison.set = true;
-		logq_poison.kpart = run->kparts[k].number;
-		logq_poison.offset = batch->to[k] - 1;
-		logq_poison.partition = sink->part->number;
-		strlcpy(logq_poison.reason, sink->error, sizeof(logq_poison.reason));
 		careful = 1;
 	}
 	else
@@ -304,7 +310,11 @@ begin_run(void *arg)
 	run->cxt = cxt;
 	run->topic = load_topic();
 	if (run->topic == NULL)
+	{
+		/* which frees the run's context */
+		MemoryContextSwitchTo(old);
 		end_worker();
+	}
 	logq_run_find_sinks(run);
 	set_limits();
 	logq_ingest_set_state(last_error == NULL ? LOGQ_INGEST_STARTING :
@@ -419,8 +429,7 @@ take_frame(LogqFrame *frame)
 			else
 			{
 				wait_set_valid = false;
-				if (!logq_poison.set && careful == 0)
-					succeed();
+				succeed();
 			}
 			return;
 		case LOGQ_FRAME_POSITION:
@@ -428,8 +437,12 @@ take_frame(LogqFrame *frame)
 				return;
 			logq_run_take_position(run, frame);
 			/* these are not sent while no broker answers */
-			if (kafka_trouble && run->flying == NULL)
-				succeed();
+			if (kafka_trouble)
+			{
+				kafka_trouble = false;
+				if (run->flying == NULL && all_connected())
+					succeed();
+			}
 			return;
 		case LOGQ_FRAME_LOG:
 			if (frame->length > 5 && frame->data[frame->length - 1] == '\0')
@@ -535,6 +548,9 @@ write_share(LogqSink *sink)
 			sink->failure = SINK_FAILED_LOST;
 			sink->error = MemoryContextStrdup(run->cxt,
 											  logq_worker_error_text(edata));
+			/* libpq may have closed its socket: nobody shall wait for it */
+			logq_sink_close(sink);
+			wait_set_valid = false;
 			return;
 		}
 	}
@@ -549,7 +565,8 @@ connect_again(void *arg)
 	logq_sink_connect(run, sink);
 	logq_catalog_load(sink->part, sink->conn);
 	sink->version = sink->part->version;
-	if (sink->share != NULL && logq_sink_was_committed(run, sink))
+	/* without a share, this finds a standby that lacks the last commits */
+	if (logq_sink_was_committed(run, sink) && sink->share != NULL)
 		sink->committed = true;
 }
 
@@ -578,6 +595,7 @@ handle_sink_failure(LogqSink *sink)
 {
 	ErrorData  *edata;
 	TimestampTz now;
+	bool		at_once = false;
 
 	if (sink->error != NULL)
 	{
@@ -596,8 +614,10 @@ handle_sink_failure(LogqSink *sink)
 		{
 			sink->part->loaded = false;
 			logq_share_find_missing(sink, sink->share);
+			/* a segment was dropped; when that does not help, say so */
+			at_once = sink->backoff == 0;
 		}
-		else
+		if (!at_once)
 		{
 			complain(sink->error, NULL, NULL);
 			logq_ingest_set_state(LOGQ_INGEST_WAITING);
@@ -608,7 +628,7 @@ handle_sink_failure(LogqSink *sink)
 		sink->error = NULL;
 		sink->backoff = Min(Max(sink->backoff * 2, MIN_RETRY_MS),
 							MAX_RETRY_MS);
-		sink->retry_at = sink->failure == SINK_FAILED_SEGMENT ? 0 :
+		sink->retry_at = at_once ? 0 :
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sink->backoff);
 	}
 
@@ -634,7 +654,7 @@ handle_sink_failure(LogqSink *sink)
 		share_is_written(sink);
 	else if (sink->share != NULL)
 		write_share(sink);
-	else if (run->flying == NULL)
+	else if (run->flying == NULL && !kafka_trouble && all_connected())
 		succeed();
 	return true;
 }
@@ -667,16 +687,19 @@ batch_is_written(void)
 				run->sinks[s].next[k] != kpart->progress)
 				agree = false;
 		}
-		if (logq_poison.set && logq_poison.kpart == kpart->number &&
-			logq_poison.offset < kpart->progress)
-			logq_poison.set = false;
+		logq_poison_forget(kpart->number, kpart->progress);
 	}
-	if (careful > 0 && !logq_poison.set)
+	if (careful > 0 && !logq_poison_any())
 		careful = careful > MAX_CAREFUL ? 0 : careful * 2;
 	logq_batch_reset(run, batch);
 	run->spare = batch;
 	run->flying = NULL;
-	behind_since = behind ? GetCurrentTimestamp() : 0;
+	backoff = 0;
+	/* since when the first one does; batches that go on do not put it off */
+	if (!behind)
+		behind_since = 0;
+	else if (behind_since == 0)
+		behind_since = GetCurrentTimestamp();
 	if (leave_at != 0)
 		settings_at = 0;
 	succeed();
@@ -964,6 +987,9 @@ logq_ingest_main(Datum arg)
 			if (!logq_worker_wanted(MyBgworkerEntry->bgw_extra))
 				end_worker();
 			settings_at = 0;
+			/* perhaps that was what it took */
+			run_at = 0;
+			backoff = 0;
 		}
 		next = turn();
 		wait_for_events(next);

@@ -22,6 +22,7 @@
 #include "ingestrun.h"
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "utils/memutils.h"
@@ -29,8 +30,85 @@
 
 /* a share's buffer that has become larger is not kept */
 #define MAX_KEPT_BUFFER (16 * 1024 * 1024)
+/* bytes of copies that the dead letters of one message may take */
+#define MAX_DEAD_COPIES ((Size) 64 * 1024 * 1024)
 
-LogqPoison	logq_poison = {false};
+/* partitions that may refuse the same message, and dead letters of it */
+#define MAX_POISONS 64
+
+typedef struct Poison
+{
+	int32		kpart;
+	int64		offset;
+	int32		partition;		/* number of the one that refuses */
+	char		reason[512];
+} Poison;
+
+/* messages that partitions refuse; kept over runs, as long as they are next */
+static Poison poisons[MAX_POISONS];
+static int	npoisons = 0;
+
+/* ---------- what partitions refuse ---------- */
+
+/*
+ * Why a partition refuses a message; NULL: it does not, as far as we know.
+ */
+static const char *
+find_poison(int32 kpart, int64 offset, int32 partition)
+{
+	int			i;
+
+	for (i = 0; i < npoisons; i++)
+		if (poisons[i].kpart == kpart && poisons[i].offset == offset &&
+			poisons[i].partition == partition)
+			return poisons[i].reason;
+	return NULL;
+}
+
+/*
+ * A partition refuses a message.  False: that was known, or there is no room.
+ */
+bool
+logq_poison_add(int32 kpart, int64 offset, int32 partition,
+				const char *reason)
+{
+	Poison	   *p;
+
+	if (npoisons == MAX_POISONS ||
+		find_poison(kpart, offset, partition) != NULL)
+		return false;
+	p = &poisons[npoisons++];
+	p->kpart = kpart;
+	p->offset = offset;
+	p->partition = partition;
+	strlcpy(p->reason, reason, sizeof(p->reason));
+	p->reason[pg_mbcliplen(p->reason, strlen(p->reason),
+						   sizeof(p->reason) - 1)] = '\0';
+	return true;
+}
+
+/*
+ * Forget those of a Kafka partition before an offset; kpart -1: all.
+ */
+void
+logq_poison_forget(int32 kpart, int64 offset)
+{
+	int			i;
+
+	for (i = npoisons - 1; i >= 0; i--)
+		if (kpart < 0 ||
+			(poisons[i].kpart == kpart && poisons[i].offset < offset))
+			poisons[i] = poisons[--npoisons];
+}
+
+/*
+ * Is any known?
+ */
+bool
+logq_poison_any(void)
+{
+	return npoisons > 0;
+}
 
 /* ---------- batches ---------- */
 
@@ -252,7 +330,7 @@ find_kpart(const LogqRun *run, int32 number)
  */
 static void
 add_dead(LogqRun *run, int s, int k, int64 offset, const LogqRecord *record,
-		 const LogqMessage *message, const char *reason)
+		 const LogqMessage *message, const char *reason, Size *copied)
 {
 	LogqBatch  *batch = run->filling;
 	LogqShare  *share = &batch->shares[s];
@@ -263,6 +341,16 @@ add_dead(LogqRun *run, int s, int k, int64 offset, const LogqRecord *record,
 		return;
 	letter.value = logq_record_source(run->kparts[k].routing->reading->parser,
 									  record);
+	/*
+	 * What a message has in common is copied for each record, which may be
+	 * more than any buffer holds: what is beyond the limit goes without.
+	 */
+	*copied += letter.key.len + letter.headers.len + letter.value.len;
+	if (record->index >= 0 && *copied > MAX_DEAD_COPIES)
+	{
+		MemSet(&letter, 0, sizeof(letter));
+		letter.timestamp = message->timestamp;
+	}
 	logq_ingest_append_dead(&share->dead, run->cluster, run->topic->name,
 							run->kparts[k].number, offset, record->index,
 							&letter, reason);
@@ -297,7 +385,7 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 	LogqRouting *routing;
 	const char *p;
 	int			nrecords;
-	bool		poisoned;
+	Size		copied = 0;
 	int			i;
 	int			k;
 
@@ -331,31 +419,33 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 	run->kparts[k].position = head.offset + 1;
 	routing = run->kparts[k].routing;
 
-	poisoned = logq_poison.set && logq_poison.kpart == head.partition &&
-		logq_poison.offset == head.offset;
 	nrecords = logq_parse(routing->reading->parser, &message, &records);
 	for (i = 0; i < nrecords; i++)
 	{
 		LogqRecord *record = &records[i];
 		LogqShare  *share;
 		LogqSink   *sink;
+		const char *refusal;
 		int			before;
 		int			s;
 
 		if (record->error != NULL)
 		{
 			add_dead(run, sink_by_offset(routing, head.offset), k,
-					 head.offset, record, &message, record->error);
+					 head.offset, record, &message, record->error,
+					 &copied);
 			continue;
 		}
 		s = sink_of_record(routing, record, head.offset);
 		sink = &run->sinks[s];
 		if (head.offset < sink->start[k])
 			continue;			/* it has this one */
-		if (poisoned && logq_poison.partition == sink->part->number)
+		refusal = npoisons == 0 ? NULL :
+			find_poison(head.partition, head.offset, sink->part->number);
+		if (refusal != NULL)
 		{
-			add_dead(run, s, k, head.offset, record, &message,
-					 logq_poison.reason);
+			add_dead(run, s, k, head.offset, record, &message, refusal,
+					 &copied);
 			continue;
 		}
 		if (record->ts < run->min_ts || record->ts > run->max_ts)
@@ -363,7 +453,8 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 			add_dead(run, s, k, head.offset, record, &message,
 					 psprintf("timestamp %s is too far in the %s",
 							  timestamptz_to_str(record->ts),
-							  record->ts < run->min_ts ? "past" : "future"));
+							  record->ts < run->min_ts ? "past" : "future"),
+					 &copied);
 			continue;
 		}
 		share = &batch->shares[s];

@@ -54,6 +54,15 @@
 #define ANSWER_MS 10000
 /* how often, and after what time each, the lock is tried */
 #define LOCK_TRIES 10
+/*
+ * The session holds a lock: when we vanish without a word, it shall notice in
+ * half a minute and not after the two hours of an operating system.  It is
+ * idle when the topic is.
+ */
+#define KEEP_SQL \
+	"SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; " \
+	"SET tcp_keepalives_count = 3; SET tcp_user_timeout = 30000; " \
+	"SET idle_session_timeout = 0; "
 #define LOCK_TRY_MS 100
 /*
  * How long a Kafka partition must have ended before the offset that is next
@@ -61,21 +70,6 @@
  * know the end of its log at once.
  */
 #define BEYOND_END_MS 15000
-
-static const char *const format_names[] = {
-	[LOGQ_FORMAT_AUTO] = "auto",
-	[LOGQ_FORMAT_JSON] = "json",
-	[LOGQ_FORMAT_OTLP] = "otlp",
-	[LOGQ_FORMAT_FLUENTBIT] = "fluentbit",
-	[LOGQ_FORMAT_VECTOR] = "vector",
-	[LOGQ_FORMAT_RAW] = "raw"
-};
-
-static const char *const route_names[] = {
-	[LOGQ_ROUTE_SERVICE] = "service",
-	[LOGQ_ROUTE_TRACE_ID] = "trace_id",
-	[LOGQ_ROUTE_ROUND_ROBIN] = "round_robin"
-};
 
 /* ---------- sinks ---------- */
 
@@ -177,6 +171,7 @@ logq_sink_connect(LogqRun *run, LogqSink *sink)
 	/* messages are in UTF-8, whatever the databases are in */
 	PQclear(logq_conn_exec(sink->conn,
 						   psprintf("SET client_encoding = 'UTF8'; "
+									KEEP_SQL
 									"SET application_name = %s",
 									quote_literal_cstr(psprintf("logq ingest %s",
 																run->topic->name)))));
@@ -263,9 +258,9 @@ read_offsets(LogqRun *run, LogqSink *sink, int64 *next, char **routing)
 }
 
 /*
- * The connection was lost while the share was written; there is a new one.
- * Has it been committed?  Anything but all or nothing means that somebody else
- * was here, or that the partition was restored from a backup.
+ * The connection was lost, perhaps while a share was written; there is a new
+ * one.  Has it been committed?  Anything but all or nothing means that somebody
+ * else was here, or that the partition was restored from a backup.
  */
 bool
 logq_sink_was_committed(LogqRun *run, LogqSink *sink)
@@ -278,7 +273,10 @@ logq_sink_was_committed(LogqRun *run, LogqSink *sink)
 	read_offsets(run, sink, next, NULL);
 	for (i = 0; i < run->nkparts; i++)
 	{
-		int64		to = Max(sink->share->to[i], sink->next[i]);
+		int64		to = sink->next[i];
+
+		if (sink->share != NULL)
+			to = Max(to, sink->share->to[i]);
 
 		/* it has no part in this one */
 		if (sink->next[i] == PG_INT64_MAX)
@@ -296,228 +294,6 @@ logq_sink_was_committed(LogqRun *run, LogqSink *sink)
 	return all;
 }
 
-/* ---------- readings ---------- */
-
-/*
- * Append a text so that a colon ends it.
- */
-static void
-append_field(StringInfo buf, const char *text)
-{
-	for (; text != NULL && *text != '\0'; text++)
-	{
-		if (*text == ':' || *text == '%')
-			appendStringInfo(buf, "%%%02x", *text);
-		else
-			appendStringInfoChar(buf, *text);
-	}
-}
-
-/*
- * Take the next field, up to a colon or the end; NULL: there is none.
- */
-static char *
-take_field(const char **pos)
-{
-	const char *p = *pos;
-	char	   *field;
-	char	   *to;
-
-	if (p == NULL)
-		return NULL;
-	field = to = palloc(strlen(p) + 1);
-	while (*p != '\0' && *p != ':')
-	{
-		if (p[0] == '%' && strspn(p + 1, "0123456789abcdef") >= 2)
-		{
-			char		hex[3] = {p[1], p[2], '\0'};
-
-			*to++ = (char) strtol(hex, NULL, 16);
-			p += 3;
-		}
-		else
-			*to++ = *p++;
-	}
-	*to = '\0';
-	*pos = *p == ':' ? p + 1 : NULL;
-	return field;
-}
-
-/*
- * The run's reading of this text, made when it is new; NULL: that is none.
- */
-static LogqReading *
-find_reading(LogqRun *run, const char *text)
-{
-	LogqParserSettings settings = {0};
-	LogqReading *reading;
-	const char *p = text;
-	char	   *fields[4];
-	ListCell   *lc;
-	int			i;
-
-	foreach(lc, run->readings)
-	{
-		reading = lfirst(lc);
-		if (strcmp(reading->text, text) == 0)
-			return reading;
-	}
-
-	for (i = 0; i < lengthof(fields); i++)
-		if ((fields[i] = take_field(&p)) == NULL)
-			return NULL;
-	if (!logq_format_by_name(fields[0], &settings.format))
-		return NULL;
-	settings.max_bytes = atoi(fields[1]);
-	if (fields[2][0] != '\0')
-	{
-		settings.key_field.data = fields[2];
-		settings.key_field.len = strlen(fields[2]);
-	}
-	if (fields[3][0] != '\0')
-	{
-		settings.service.data = fields[3];
-		settings.service.len = strlen(fields[3]);
-	}
-	/* what is too old goes where the row would, so it is not for the parser */
-	settings.min_ts = MIN_TIMESTAMP;
-	settings.max_ts = END_TIMESTAMP - 1;
-
-	reading = palloc(sizeof(LogqReading));
-	reading->text = pstrdup(text);
-	reading->max_bytes = settings.max_bytes;
-	reading->parser = logq_parser_create(&settings);
-	run->readings = lappend(run->readings, reading);
-	return reading;
-}
-
-/*
- * The one by the settings of now.
- */
-static LogqReading *
-current_reading(LogqRun *run)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	appendStringInfo(&text, "%s:%d:", format_names[run->topic->format],
-					 logq_ingest_max_message * 1024);
-	append_field(&text, run->topic->key_field);
-	appendStringInfoChar(&text, ':');
-	append_field(&text, run->topic->service);
-	return find_reading(run, text.data);
-}
-
-/* ---------- routings ---------- */
-
-/*
- * Complete a routing whose epoch, way, numbers and reading are there.
- */
-static void
-complete_routing(LogqRun *run, LogqRouting *r)
-{
-	StringInfoData text;
-	int			i;
-	int			j;
-
-	r->sinks = palloc((r->n + 1) * sizeof(int));
-	r->left = palloc((r->n + 1) * sizeof(int32));
-	r->left_sinks = palloc((r->n + 1) * sizeof(int));
-	r->nleft = 0;
-	initStringInfo(&text);
-	appendStringInfo(&text, INT64_FORMAT ":%s:", r->epoch, route_names[r->by]);
-	for (i = 0; i < r->n; i++)
-	{
-		appendStringInfo(&text, "%s%d", i > 0 ? "," : "", r->numbers[i]);
-		r->sinks[i] = -1;
-		for (j = 0; j < run->nsinks; j++)
-			if (run->sinks[j].part->number == r->numbers[i])
-				r->sinks[i] = j;
-		if (r->sinks[i] >= 0)
-		{
-			r->left[r->nleft] = r->numbers[i];
-			r->left_sinks[r->nleft] = r->sinks[i];
-			r->nleft++;
-		}
-	}
-	appendStringInfo(&text, ":%s", r->reading->text);
-	r->text = text.data;
-	logq_router_init(&r->router, r->left, r->nleft);
-}
-
-/*
- * A routing as it stands in kafka_offset; NULL: that is none.
- */
-static LogqRouting *
-parse_routing(LogqRun *run, const char *text)
-{
-	LogqRouting *r = palloc0(sizeof(LogqRouting));
-	const char *p = text;
-	char	   *end;
-	int			by;
-
-	r->epoch = strtoll(p, &end, 10);
-	if (end == p || *end != ':')
-		return NULL;
-	p = end + 1;
-	for (by = 0; by < lengthof(route_names); by++)
-	{
-		int			len = strlen(route_names[by]);
-
-		if (strncmp(p, route_names[by], len) == 0 && p[len] == ':')
-		{
-			p += len + 1;
-			break;
-		}
-	}
-	if (by == lengthof(route_names))
-		return NULL;
-	r->by = by;
-	r->numbers = palloc((strlen(p) + 1) * sizeof(int32));
-	do
-	{
-		r->numbers[r->n++] = strtol(p, &end, 10);
-		if (end == p || (*end != ',' && *end != ':'))
-			return NULL;
-		p = end + 1;
-	} while (*end == ',');
-	r->reading = find_reading(run, p);
-	if (r->reading == NULL)
-		return NULL;
-	complete_routing(run, r);
-	return r;
-}
-
-/*
- * Today's routing, as of an epoch.
- */
-static LogqRouting *
-current_routing(LogqRun *run, int64 epoch)
-{
-	LogqRouting *r = palloc0(sizeof(LogqRouting));
-	int			i;
-
-	r->epoch = epoch;
-	r->by = logq_route_by;
-	r->n = run->nsinks;
-	r->numbers = palloc(r->n * sizeof(int32));
-	for (i = 0; i < run->nsinks; i++)
-		r->numbers[i] = run->sinks[i].part->number;
-	r->reading = current_reading(run);
-	complete_routing(run, r);
-	return r;
-}
-
-/*
- * Do two routings do the same, apart from their epoch?
- */
-static bool
-same_routing(const LogqRouting *a, const LogqRouting *b)
-{
-	return a->by == b->by && a->n == b->n && a->reading == b->reading &&
-		memcmp(a->numbers, b->numbers, a->n * sizeof(int32)) == 0;
-}
-
 /* ---------- where a kpart begins ---------- */
 
 /* What is to be done about one kpart */
@@ -529,26 +305,66 @@ typedef struct KpartPlan
 	bool		settled;		/* the routing is today's */
 } KpartPlan;
 
+/* Kafka partitions that end before the offset that is next */
+typedef struct Beyond
+{
+	int32		number;
+	TimestampTz since;
+} Beyond;
+
+static List *beyond = NIL;		/* in TopMemoryContext */
+
+/*
+ * Since when a Kafka partition has been seen like this, each time.
+ */
+static TimestampTz
+beyond_since(int32 number)
+{
+	MemoryContext old;
+	Beyond	   *b;
+	ListCell   *lc;
+
+	foreach(lc, beyond)
+		if (((Beyond *) lfirst(lc))->number == number)
+			return ((Beyond *) lfirst(lc))->since;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	b = palloc(sizeof(Beyond));
+	b->number = number;
+	b->since = GetCurrentTimestamp();
+	beyond = lappend(beyond, b);
+	MemoryContextSwitchTo(old);
+	return b->since;
+}
+
+/*
+ * It has been seen in order.
+ */
+static void
+forget_beyond(int32 number)
+{
+	ListCell   *lc;
+
+	foreach(lc, beyond)
+		if (((Beyond *) lfirst(lc))->number == number)
+		{
+			pfree(lfirst(lc));
+			beyond = foreach_delete_current(beyond, lc);
+		}
+}
+
 /*
  * What Kafka has lost is an error, or is skipped with a warning.
  */
 static void
 lose_offsets(LogqRun *run, LogqKpart *kpart, int64 next)
 {
-	static TimestampTz beyond_since = 0;
-	static TimestampTz beyond_at = 0;
 	bool		skip = logq_on_offset_loss == LOGQ_OFFSET_LOSS_SKIP;
 	bool		behind = next < kpart->low;
 
 	if (!behind)
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		/* not seen in a row */
-		if (TimestampDifferenceExceeds(beyond_at, now, 2 * BEYOND_END_MS))
-			beyond_since = now;
-		beyond_at = now;
-		if (!TimestampDifferenceExceeds(beyond_since, now, BEYOND_END_MS))
+		if (!TimestampDifferenceExceeds(beyond_since(kpart->number),
+										GetCurrentTimestamp(), BEYOND_END_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("Kafka has offsets up to " INT64_FORMAT
@@ -594,7 +410,7 @@ latest_routing(LogqRun *run, int k)
 
 		if (sink->routing[k] == NULL)
 			continue;
-		r = parse_routing(run, sink->routing[k]);
+		r = logq_parse_routing(run, sink->routing[k]);
 		if (r == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
@@ -633,7 +449,7 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 		lowest = is_new && run->topic->start_latest ? kpart->high : kpart->low;
 		plan->adopt = true;
 		plan->settled = true;
-		plan->routing = current_routing(run, 1);
+		plan->routing = logq_current_routing(run, 1);
 		for (s = 0; s < run->nsinks; s++)
 			plan->next[s] = lowest;
 		return;
@@ -652,6 +468,23 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 		lowest = Min(lowest, sink->next[k]);
 		highest = Max(highest, sink->next[k]);
 	}
+	for (i = 0; i < r->nleft && !begun && highest >= 0; i++)
+	{
+		LogqSink   *sink = &run->sinks[r->left_sinks[i]];
+
+		/* it agreed when that epoch was begun, so this is an older state */
+		if (sink->routing[k] != NULL && sink->next[k] < lowest &&
+			strtoll(sink->routing[k], NULL, 10) < r->epoch)
+			ereport(logq_on_offset_loss == LOGQ_OFFSET_LOSS_SKIP ?
+					WARNING : ERROR,
+					(errcode(ERRCODE_LOGQ_OFFSETS_LOST),
+					 errmsg("partition \"%s\" has partition %d of topic \"%s\" up to offset "
+							INT64_FORMAT " of an earlier routing only, where all others have it up to " INT64_FORMAT,
+							sink->part->name, kpart->number, run->topic->name,
+							sink->next[k], lowest),
+					 errdetail("It was restored from a backup, it seems; its rows of the messages in between are missing."),
+					 errhint("Restore a later backup, or set logq.on_offset_loss to \"skip\" to go on without these rows.")));
+	}
 	if (highest < 0)
 	{
 		/* all who had a part in it are gone: go by what somebody has noted */
@@ -662,6 +495,8 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 	}
 	agree = lowest == highest;
 
+	if (highest <= kpart->high)
+		forget_beyond(kpart->number);
 	if (lowest < kpart->low || highest > kpart->high)
 	{
 		int64		to = kpart->low;
@@ -686,16 +521,16 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 
 	if (agree)
 	{
-		LogqRouting *now = current_routing(run, r->epoch);
+		LogqRouting *now = logq_current_routing(run, r->epoch);
 
 		plan->settled = true;
-		if (begun && same_routing(r, now) && !plan->adopt)
+		if (begun && logq_same_routing(r, now) && !plan->adopt)
 		{
 			plan->routing = r;
 			return;
 		}
 		plan->adopt = true;
-		plan->routing = current_routing(run, r->epoch + 1);
+		plan->routing = logq_current_routing(run, r->epoch + 1);
 		for (s = 0; s < run->nsinks; s++)
 			plan->next[s] = lowest;
 		return;
@@ -703,7 +538,7 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 
 	/* finish what is half done */
 	plan->routing = r;
-	plan->settled = begun && same_routing(r, current_routing(run, r->epoch));
+	plan->settled = begun && logq_same_routing(r, logq_current_routing(run, r->epoch));
 	if (!begun)
 		plan->adopt = true;
 	for (i = 0; i < r->nleft; i++)

@@ -157,18 +157,6 @@ typedef struct LogqRun
 	LogqBatch  *spare;
 } LogqRun;
 
-/* a message that a partition refuses; kept over runs */
-typedef struct LogqPoison
-{
-	bool		set;
-	int32		kpart;
-	int64		offset;
-	int32		partition;		/* number of the one that refuses */
-	char		reason[512];
-} LogqPoison;
-
-extern LogqPoison logq_poison;
-
 /* ---------- ingestopen.c ---------- */
 
 /* the partitions of now become the run's sinks; in a transaction */
@@ -189,7 +177,23 @@ extern bool logq_sink_was_committed(LogqRun *run, LogqSink *sink);
 /* Kafka does not have what comes next, and that is not to be skipped */
 #define ERRCODE_LOGQ_OFFSETS_LOST MAKE_SQLSTATE('L', 'Q', '0', '0', '2')
 
+/* ---------- ingestroute.c ---------- */
+
+/* a routing as it stands in kafka_offset; NULL: that is none */
+extern LogqRouting *logq_parse_routing(LogqRun *run, const char *text);
+/* that of now, as of an epoch */
+extern LogqRouting *logq_current_routing(LogqRun *run, int64 epoch);
+/* do two do the same, apart from their epoch? */
+extern bool logq_same_routing(const LogqRouting *a, const LogqRouting *b);
+
 /* ---------- ingestfill.c ---------- */
+
+/* a partition refuses a message; false: that was known, so it is no use */
+extern bool logq_poison_add(int32 kpart, int64 offset, int32 partition,
+							const char *reason);
+/* a Kafka partition is past those before offset; kpart -1: forget all */
+extern void logq_poison_forget(int32 kpart, int64 offset);
+extern bool logq_poison_any(void);
 
 extern LogqBatch *logq_batch_create(LogqRun *run);
 extern void logq_batch_reset(LogqRun *run, LogqBatch *batch);

@@ -66,8 +66,11 @@
  *		topicoptions.c	what may be said about a topic
  *		topicrun.c	the maintenance worker starts and ends ingest workers
  *		topicstat.c	logq.stat_ingest: what ingest workers tell of themselves
- *		ingest.c	ingest worker: its loop, and where a topic begins
- *		ingestbatch.c	messages -> rows for each partition
+ *		ingest.c	ingest worker: its loop, and what it does about trouble
+ *		ingestopen.c	where a topic begins: the offsets of all partitions
+ *		ingestroute.c	how rows find their partitions, as text
+ *		ingestfill.c	messages -> rows for each partition
+ *		ingestbatch.c	rows -> binary COPY
  *		sink.c		writes a batch's share to one partition
  *		reader.c	the worker's end of the process that runs librdkafka
  *		kafka/		that process, a program of its own

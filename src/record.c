@@ -31,6 +31,8 @@
 /* records that are kept from one message to the next */
 #define FEW_RECORDS 16
 #define KEPT_RECORDS 4096
+/* largest buffer for sources that is kept, too */
+#define KEPT_SOURCE (1024 * 1024)
 /* most in a message */
 #define MAX_RECORDS 1000000
 
@@ -168,6 +170,9 @@ logq_parser_create(const LogqParserSettings *settings)
 	logq_arena_init(&parser->arena);
 	parser->size = FEW_RECORDS;
 	parser->records = palloc(parser->size * sizeof(LogqRecord));
+	parser->places = palloc(parser->size * sizeof(LogqRecordPlace));
+	parser->source_size = 64;
+	parser->source = palloc(parser->source_size);
 	parser->own_size = 64;
 	parser->own = palloc(parser->own_size);
 	logq_parser_set(parser, settings);
@@ -175,6 +180,18 @@ logq_parser_create(const LogqParserSettings *settings)
 }
 
 /* ---------- records ---------- */
+
+/*
+ * Have room for this many records.
+ */
+static void
+resize(LogqParser *parser, int size)
+{
+	parser->size = size;
+	parser->records = repalloc(parser->records, size * sizeof(LogqRecord));
+	parser->places = repalloc(parser->places,
+							  size * sizeof(LogqRecordPlace));
+}
 
 /*
  * One more record, empty.  Those that were returned before may move.
@@ -191,10 +208,9 @@ logq_record_add(LogqParser *parser)
 			parser->too_many = true;
 			return NULL;
 		}
-		parser->size = Min(parser->size * 2, MAX_RECORDS);
-		parser->records = repalloc(parser->records,
-								   parser->size * sizeof(LogqRecord));
+		resize(parser, Min(parser->size * 2, MAX_RECORDS));
 	}
+	parser->places[parser->nrecords] = parser->at;
 	record = &parser->records[parser->nrecords];
 	memset(record, 0, sizeof(*record));
 	record->index = parser->nrecords++;
@@ -583,6 +599,7 @@ value_records(LogqParser *parser)
 		 i < tree->nodes[0].next && !parser->too_many;
 		 i = tree->nodes[i].next)
 	{
+		parser->at.element = i;
 		if (tree->nodes[i].type == LOGQ_JSON_OBJECT)
 			logq_plain_record(parser, i);
 		else
@@ -606,20 +623,23 @@ logq_parse(LogqParser *parser, const LogqMessage *message,
 	const LogqText *value = &message->value;
 	int			good;
 
-	*records = parser->records;
 	parser->message = message;
 	parser->nrecords = 0;
+	parser->repeated = 0;
+	parser->at.element = 0;
+	parser->at.resource_logs = parser->at.scope_logs = parser->at.part = -1;
 	parser->too_many = false;
 	parser->extras_read = false;
 	logq_arena_reset(&parser->arena);
 	logq_json_trim(&parser->tree);
 	if (parser->size > KEPT_RECORDS)
+		resize(parser, FEW_RECORDS);
+	if (parser->source_size > KEPT_SOURCE)
 	{
-		parser->size = FEW_RECORDS;
-		parser->records = repalloc(parser->records,
-								   parser->size * sizeof(LogqRecord));
-		*records = parser->records;
+		parser->source_size = 64;
+		parser->source = repalloc(parser->source, parser->source_size);
 	}
+	*records = parser->records;
 
 	if (value->data == NULL)
 		return 0;
@@ -673,10 +693,40 @@ logq_parse(LogqParser *parser, const LogqMessage *message,
 }
 
 /*
- * A message that has this record alone.
+ * A message that has this record alone.  It has nothing that the message does
+ * not have, so it is no longer than that.
  */
 LogqText
 logq_record_source(LogqParser *parser, const LogqRecord *record)
 {
-	return parser->message->value;
+	const LogqJsonTree *tree = &parser->tree;
+	const LogqText *value = &parser->message->value;
+	const LogqRecordPlace *place;
+	LogqText	source;
+
+	if (record->index < 0 || parser->nrecords == 1)
+		return *value;
+	place = &parser->places[record->index];
+	source = logq_json_source(tree, place->element);
+	if (place->part < 0 &&
+		tree->nodes[place->element].type == LOGQ_JSON_OBJECT)
+		return source;
+
+	if (parser->source_size < value->len)
+	{
+		parser->source_size = value->len;
+		parser->source = repalloc(parser->source, parser->source_size);
+	}
+	if (place->part >= 0)
+		source.len = logq_otlp_source(parser, place, parser->source);
+	else
+	{
+		/* it is no message without the array */
+		parser->source[0] = '[';
+		memcpy(parser->source + 1, source.data, source.len);
+		parser->source[source.len + 1] = ']';
+		source.len += 2;
+	}
+	source.data = parser->source;
+	return source;
 }

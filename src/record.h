@@ -80,8 +80,9 @@ extern int	logq_parse(LogqParser *parser, const LogqMessage *message,
 					   LogqRecord **records);
 /*
  * A message that has this record alone, of those that logq_parse() has just
- * returned: parsed again, its only record is the same.  The value itself if
- * that is so already.  Valid as long as the records.
+ * returned: parsed again, its only record is the same but for its index.  The
+ * value itself if that is so already.  Valid until the next call of this or of
+ * logq_parse().
  */
 extern LogqText logq_record_source(LogqParser *parser,
 								   const LogqRecord *record);

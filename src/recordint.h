@@ -111,6 +111,20 @@ typedef enum LogqKeyTarget
 	LOGQ_KEY_ATTR
 } LogqKeyTarget;
 
+/*
+ * Where a record is in the message: nodes of the tree.  What is not an array
+ * or object as it should be stands for a record, too.
+ */
+typedef struct LogqRecordPlace
+{
+	int			element;		/* the whole, or the element of an array */
+	/* of OTLP, -1: none */
+	int			resource_logs;
+	int			scope_logs;
+	int			part;			/* the record, or what is wrong; -1: the
+								 * element as it is */
+} LogqRecordPlace;
+
 struct LogqParser
 {
 	LogqFormat	format;
@@ -126,9 +140,15 @@ struct LogqParser
 	LogqJsonTree tree;
 	LogqArena	arena;
 	LogqRecord *records;
+	LogqRecordPlace *places;	/* of each */
 	int			nrecords;
 	int			size;
 	bool		too_many;		/* records */
+	LogqRecordPlace at;			/* of the next one */
+	int64_t		repeated;		/* bytes of resources and scopes that sources
+								 * of all records would have */
+	char	   *source;			/* of the last that was asked for */
+	size_t		source_size;
 
 	/* of the message at hand */
 	const LogqMessage *message;
@@ -187,5 +207,11 @@ extern void logq_plain_record(LogqParser *parser, int object);
 
 /* all records of an object with a member "resourceLogs" */
 extern void logq_otlp_records(LogqParser *parser, int object);
+/*
+ * Write a message that has this part alone; returns its length.  It is never
+ * longer than the message that it comes from.
+ */
+extern int	logq_otlp_source(const LogqParser *parser,
+							 const LogqRecordPlace *place, char *to);
 
 #endif							/* LOGQ_RECORDINT_H */

@@ -24,6 +24,13 @@
 #include "compat_json.h"
 #include "recordint.h"
 
+/*
+ * Most that the sources of a message's records may have of resources and
+ * scopes, together: each has its own copy.  Dead letters are made of them, and
+ * all those of a message are in memory at once.
+ */
+#define MAX_REPEATED (256 * 1024 * 1024)
+
 /* what a resource, a scope and a record have */
 typedef enum Slot
 {
@@ -534,11 +541,13 @@ take_attrs(LogqParser *parser, const int *slots, LogqText common,
 static void
 log_record(LogqParser *parser, int node, LogqText service, LogqText common)
 {
-	LogqRecord *record = logq_record_add(parser);
+	LogqRecord *record;
 	int			slots[S_COUNT];
 	bool		has_ts;
 	bool		severity_text;
 
+	parser->at.part = node;
+	record = logq_record_add(parser);
 	if (record == NULL)
 		return;
 	if (!is_type(&parser->tree, node, LOGQ_JSON_OBJECT))
@@ -558,13 +567,16 @@ log_record(LogqParser *parser, int node, LogqText service, LogqText common)
 }
 
 /*
- * A record that stands for what is not as it should be.
+ * A record that stands for what is not as it should be; part is -1 if that is
+ * the object as a whole.
  */
 static void
-refuse_part(LogqParser *parser, const char *what)
+refuse_part(LogqParser *parser, int part, const char *what)
 {
-	LogqRecord *record = logq_record_add(parser);
+	LogqRecord *record;
 
+	parser->at.part = part;
+	record = logq_record_add(parser);
 	if (record != NULL)
 		logq_record_refuse(parser, record, "\"%s\" is not an array of objects",
 						   what);
@@ -574,7 +586,8 @@ refuse_part(LogqParser *parser, const char *what)
  * The records of a scope.
  */
 static void
-scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes)
+scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes,
+		   int repeated)
 {
 	const LogqJsonTree *tree = &parser->tree;
 	int			slots[S_COUNT];
@@ -583,13 +596,14 @@ scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes)
 	bool		first = attributes.len == 0;
 	LogqText	common;
 
+	parser->at.scope_logs = node;
 	members(tree, node, scope_logs_names, slots);
 	list = slots[S_LOG_RECORDS];
 	if (list < 0)
 		return;
 	if (!is_type(tree, list, LOGQ_JSON_ARRAY))
 	{
-		refuse_part(parser, "logRecords");
+		refuse_part(parser, list, "logRecords");
 		return;
 	}
 	if (tree->nodes[list].next == list + 1)
@@ -597,6 +611,8 @@ scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes)
 
 	logq_arena_begin(&parser->arena);
 	logq_arena_add_text(&parser->arena, attributes);
+	if (slots[S_SCOPE] >= 0)
+		repeated += logq_json_source(tree, slots[S_SCOPE]).len;
 	if (slots[S_SCOPE] >= 0)
 	{
 		static const char *const names[] = {
@@ -625,7 +641,12 @@ scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes)
 		 i < tree->nodes[list].next && !parser->too_many &&
 		 !parser->arena.full;
 		 i = tree->nodes[i].next)
+	{
 		log_record(parser, i, service, common);
+		parser->repeated += repeated;
+		if (parser->repeated > MAX_REPEATED)
+			parser->arena.full = true;
+	}
 }
 
 /*
@@ -637,20 +658,26 @@ resource_logs(LogqParser *parser, int node)
 	const LogqJsonTree *tree = &parser->tree;
 	int			slots[S_COUNT];
 	int			attributes = -1;
+	int			repeated = 0;
 	int			list;
 	bool		first = true;
 	LogqText	service;
 	LogqText	common;
 
+	parser->at.resource_logs = node;
+	parser->at.scope_logs = -1;
 	members(tree, node, resource_names, slots);
 	if (slots[S_RESOURCE] >= 0)
+	{
 		attributes = logq_json_member(tree, slots[S_RESOURCE], "attributes");
+		repeated = logq_json_source(tree, slots[S_RESOURCE]).len;
+	}
 	list = slots[S_SCOPE_LOGS];
 	if (list < 0)
 		return;
 	if (!is_type(tree, list, LOGQ_JSON_ARRAY))
 	{
-		refuse_part(parser, "scopeLogs");
+		refuse_part(parser, list, "scopeLogs");
 		return;
 	}
 	service = service_of(parser, attributes);
@@ -664,10 +691,24 @@ resource_logs(LogqParser *parser, int node)
 		 i = tree->nodes[i].next)
 	{
 		if (is_type(tree, i, LOGQ_JSON_OBJECT))
-			scope_logs(parser, i, service, common);
+			scope_logs(parser, i, service, common, repeated);
 		else
-			refuse_part(parser, "scopeLogs");
+		{
+			parser->at.scope_logs = -1;
+			refuse_part(parser, i, "scopeLogs");
+		}
 	}
+}
+
+/*
+ * The list of resources of an object; -1: it has none.
+ */
+static int
+resource_list(const LogqJsonTree *tree, int object)
+{
+	int			list = logq_json_member(tree, object, "resourceLogs");
+
+	return list >= 0 ? list : logq_json_member(tree, object, "resource_logs");
 }
 
 /*
@@ -677,10 +718,8 @@ void
 logq_otlp_records(LogqParser *parser, int object)
 {
 	const LogqJsonTree *tree = &parser->tree;
-	int			list = logq_json_member(tree, object, "resourceLogs");
+	int			list = resource_list(tree, object);
 
-	if (list < 0)
-		list = logq_json_member(tree, object, "resource_logs");
 	if (list < 0)
 	{
 		LogqRecord *record = logq_record_add(parser);
@@ -692,7 +731,7 @@ logq_otlp_records(LogqParser *parser, int object)
 	}
 	if (!is_type(tree, list, LOGQ_JSON_ARRAY))
 	{
-		refuse_part(parser, "resourceLogs");
+		refuse_part(parser, -1, "resourceLogs");
 		return;
 	}
 	for (int i = logq_json_first(list);
@@ -703,6 +742,111 @@ logq_otlp_records(LogqParser *parser, int object)
 		if (is_type(tree, i, LOGQ_JSON_OBJECT))
 			resource_logs(parser, i);
 		else
-			refuse_part(parser, "resourceLogs");
+		{
+			parser->at.resource_logs = parser->at.scope_logs = -1;
+			refuse_part(parser, i, "resourceLogs");
+		}
 	}
+	parser->at.resource_logs = parser->at.scope_logs = parser->at.part = -1;
+}
+
+/* ---------- sources ---------- */
+
+/*
+ * Write a text.
+ */
+static char *
+put(char *to, const char *text)
+{
+	size_t		len = strlen(text);
+
+	memcpy(to, text, len);
+	return to + len;
+}
+
+/*
+ * Write a value as it is in the message.
+ */
+static char *
+put_value(char *to, const LogqJsonTree *tree, int node)
+{
+	LogqText	source = logq_json_source(tree, node);
+
+	memcpy(to, source.data, source.len);
+	return to + source.len;
+}
+
+/*
+ * Write a member's name as it is in the message, and the colon.
+ */
+static char *
+put_name(char *to, const LogqJsonTree *tree, int node)
+{
+	const LogqJsonNode *n = &tree->nodes[node];
+
+	memcpy(to, tree->text + n->key - 1, n->key_len + 2);
+	return put(to + n->key_len + 2, ":");
+}
+
+/*
+ * Write the members on the way to a part that is not in this object itself:
+ * what is common to all parts of its list, and the list's beginning.
+ */
+static char *
+put_way(char *to, const LogqJsonTree *tree, int common, int list)
+{
+	to = put(to, "{");
+	if (common >= 0)
+	{
+		to = put_name(to, tree, common);
+		to = put_value(to, tree, common);
+		to = put(to, ",");
+	}
+	to = put_name(to, tree, list);
+	return put(to, "[");
+}
+
+/*
+ * Write a message that has one part alone.  Names are as the message has them:
+ * what it is taken for shall not change, nor shall it become longer.
+ */
+int
+logq_otlp_source(const LogqParser *parser, const LogqRecordPlace *place,
+				 char *to)
+{
+	const LogqJsonTree *tree = &parser->tree;
+	char	   *start = to;
+	const char *ends = "]}";
+	int			slots[S_COUNT];
+	int			part = place->part;
+	bool		named = tree->nodes[part].key >= 0;
+
+	to = put_way(to, tree, -1, resource_list(tree, place->element));
+	if (place->resource_logs >= 0)
+	{
+		ends = "]}]}";
+		members(tree, place->resource_logs, resource_names, slots);
+		if (place->scope_logs >= 0)
+		{
+			to = put_way(to, tree, slots[S_RESOURCE], slots[S_SCOPE_LOGS]);
+			members(tree, place->scope_logs, scope_logs_names, slots);
+			ends = "]}]}]}";
+		}
+		/* a scope that is none needs no resource */
+		if (!named)
+			to = put_way(to, tree,
+						 place->scope_logs >= 0 ? slots[S_SCOPE] : -1,
+						 place->scope_logs >= 0 ? slots[S_LOG_RECORDS] :
+						 slots[S_SCOPE_LOGS]);
+		else
+		{
+			/* the list itself is what is wrong */
+			to = put(to, "{");
+			to = put_name(to, tree, part);
+			ends++;
+		}
+	}
+	to = put_value(to, tree, part);
+	to = put(to, ends);
+	return to - start;
 }

@@ -24,6 +24,8 @@
 
 #include "ingestrun.h"
 
+#include <poll.h>
+
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -341,6 +343,22 @@ finish(LogqSink *sink)
 }
 
 /*
+ * Has anything happened on the socket that we have not looked at?  Others may
+ * have kept us from it.
+ */
+static bool
+is_ready(LogqSink *sink)
+{
+	struct pollfd pfd;
+
+	pfd.fd = PQsocket(sink->conn->pg);
+	pfd.events = POLLIN |
+		((sink->events & WL_SOCKET_WRITEABLE) != 0 ? POLLOUT : 0);
+	pfd.revents = 0;
+	return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0;
+}
+
+/*
  * Go on as far as possible without waiting.  False: the sink has failed.
  */
 bool
@@ -401,7 +419,7 @@ logq_sink_advance(LogqSink *sink)
 		PQclear(res);
 	}
 	if (sink->phase == SINK_WRITING &&
-		GetCurrentTimestamp() >= sink->give_up_at)
+		GetCurrentTimestamp() >= sink->give_up_at && !is_ready(sink))
 	{
 		sink->failure = SINK_FAILED_LOST;
 		sink->error = MemoryContextStrdup(sink->cxt,

@@ -23,8 +23,9 @@
  * Whatever comes out must be storable: texts valid UTF-8 without NUL, by a
  * check of our own; attrs a JSON object, by PostgreSQL's parser with all
  * escapes; times within bounds; a level one of six.  What is refused has a
- * reason and nothing else.  A second parse gives the same, and a JSON text that
- * PostgreSQL's parser refuses is refused.
+ * reason and nothing else.  A second parse gives the same, a JSON text that
+ * PostgreSQL's parser refuses is refused, and the source of each record is a
+ * message that has this record alone.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,6 +44,8 @@ static const char *const templates[] = {
 	"[{\"time\":\"1700000000123456789\",\"lvl\":30,\"msg\":\"\"},{\"datetime\":\"20240102T030405Z\",\"body\":[]},1]",
 	"{\"resourceLogs\":[{\"resource\":{\"attributes\":[{\"key\":\"service.name\",\"value\":{\"stringValue\":\"s\"}},{\"key\":\"k\",\"value\":{\"intValue\":\"1\"}}]},\"scopeLogs\":[{\"scope\":{\"name\":\"n\",\"version\":\"v\",\"attributes\":[]},\"logRecords\":[{\"timeUnixNano\":\"1700000000123456789\",\"severityNumber\":9,\"severityText\":\"x\",\"body\":{\"kvlistValue\":{\"values\":[{\"key\":\"a\",\"value\":{\"doubleValue\":\"1e5\"}}]}},\"attributes\":[{\"key\":\"b\",\"value\":{\"arrayValue\":{\"values\":[{\"boolValue\":true},{\"bytesValue\":\"AA==\"}]}}}],\"flags\":1,\"traceId\":\"AB\",\"spanId\":\"CD\",\"droppedAttributesCount\":1,\"eventName\":\"e\"}]}]}]}",
 	"{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"log_records\":[{\"observed_time_unix_nano\":1,\"severity_number\":\"SEVERITY_NUMBER_INFO2\",\"body\":{\"array_value\":{\"values\":[{\"int_value\":1}]}},\"trace_id\":\"00\"}]}]}]}",
+	"{\"resourceLogs\":[{\"resource\":{\"attributes\":[]},\"scopeLogs\":[{\"scope\":{\"name\":\"n\"},\"logRecords\":[{\"body\":{\"stringValue\":\"a\"}},{\"timeUnixNano\":\"x\"},1]},2,{\"logRecords\":3},{\"logs\":[{},{}]}]},4,{\"scopeLogs\":{}},{\"scope_logs\":[{\"log_records\":[{}]}]}]}",
+	"[{\"resource_logs\":[{\"instrumentationLibraryLogs\":[{\"instrumentationLibrary\":{},\"logRecords\":[{},{}]}]}]},{\"resourceLogs\":5},{\"msg\":\"m\"},[],6]",
 	"{\"@timestamp\":1700000000.123456,\"log\":\"x\\r\\n\",\"kubernetes\":{\"labels\":{\"app.kubernetes.io/name\":\"n\",\"k8s-app\":\"\"},\"container_name\":\"c\"},\"container_name\":\"/d\"}",
 	"{\"appname\":\"a\",\"kubernetes\":{\"pod_labels\":{\"app\":\"\\u0061\"}},\"message\":\"m\",\"severity\":\"notice\",\"source_type\":\"syslog\",\"timestamp\":\"2023-11-14T22:13:19Z\"}",
 };
@@ -191,10 +194,58 @@ add_text(uint64_t *hash, const LogqText *text)
 }
 
 /*
+ * Add a record to a hash.
+ */
+static void
+add_record(uint64_t *hash, const LogqRecord *r)
+{
+	add_bytes(hash, &r->ts, r->error != NULL ? 0 : sizeof(r->ts));
+	add_text(hash, &r->level);
+	add_text(hash, &r->service);
+	add_text(hash, &r->message);
+	add_text(hash, &r->trace_id);
+	add_text(hash, &r->attrs);
+	if (r->error != NULL)
+		add_bytes(hash, r->error, strlen(r->error));
+}
+
+/*
+ * Check the sources of the first records of a message.
+ */
+static void
+check_sources(LogqParser *parser, LogqParser *another,
+			  const LogqMessage *message, const LogqRecord *records, int n)
+{
+	for (int i = 0; i < Min(n, 20); i++)
+	{
+		LogqMessage alone = *message;
+		LogqRecord *again;
+		LogqText	source = logq_record_source(parser, &records[i]);
+		char	   *copy = malloc(Max(source.len, 1));
+		uint64_t	wanted = 0;
+		uint64_t	hash = 0;
+
+		must(source.len <= message->value.len, "a source longer than all");
+		memcpy(copy, source.data, source.len);
+		alone.value.data = copy;
+		alone.value.len = source.len;
+		must(logq_parse(another, &alone, &again) == 1,
+			 "a source of more or less than one record");
+		must(again->index == Min(records[i].index, 0),
+			 "another index in the source");
+		add_record(&wanted, &records[i]);
+		add_record(&hash, again);
+		must(hash == wanted, "a source that makes another record");
+		free(copy);
+	}
+}
+
+/*
  * Parse and check; returns a hash of all records.
  */
 static uint64_t
-parse(LogqParser *parser, const LogqMessage *message, int *nrecords)
+parse(LogqParser *parser, LogqParser *another, const LogqMessage *message,
+	  int *nrecords)
 {
 	uint64_t	hash = 0;
 	LogqRecord *records;
@@ -208,15 +259,9 @@ parse(LogqParser *parser, const LogqMessage *message, int *nrecords)
 		must(r->index == i || (r->index == -1 && n == 1 && r->error != NULL),
 			 "an index out of order");
 		check_record(r);
-		add_bytes(&hash, &r->ts, r->error != NULL ? 0 : sizeof(r->ts));
-		add_text(&hash, &r->level);
-		add_text(&hash, &r->service);
-		add_text(&hash, &r->message);
-		add_text(&hash, &r->trace_id);
-		add_text(&hash, &r->attrs);
-		if (r->error != NULL)
-			add_bytes(&hash, r->error, strlen(r->error));
+		add_record(&hash, r);
 	}
+	check_sources(parser, another, message, records, n);
 	*nrecords = n;
 	if (n > 0 && records[0].index == -1)
 		*nrecords = -1;
@@ -227,6 +272,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
 	static LogqParser *parser = NULL;
+	static LogqParser *another;
 	LogqParserSettings settings;
 	LogqMessage message;
 	const char *base = "";
@@ -258,8 +304,12 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	settings.max_ts = MAX_TS;
 	settings.max_bytes = 1 << 20;
 	if (parser == NULL)
+	{
 		parser = logq_parser_create(&settings);
+		another = logq_parser_create(&settings);
+	}
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 
 	key_len = input[1] & 7;
 	headers_len = input[1] >> 3;
@@ -297,8 +347,8 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	message.headers.len = headers_len;
 	message.timestamp = settings.service.len > 0 ? INT64CONST(1700000000500) : -1;
 
-	hash = parse(parser, &message, &n);
-	must(parse(parser, &message, &again) == hash && again == n,
+	hash = parse(parser, another, &message, &n);
+	must(parse(parser, another, &message, &again) == hash && again == n,
 		 "another result the second time");
 	if (settings.format != LOGQ_FORMAT_RAW && n >= 0)
 	{

@@ -133,6 +133,47 @@ text_records(Text *text, const LogqRecord *records, int n)
 }
 
 /*
+ * Is the source of each record of a message, which has just been parsed, a
+ * message that has this record alone?  By another parser of the same settings.
+ */
+static inline bool
+sources_are_good(LogqParser *parser, const LogqMessage *message,
+				 const LogqRecord *records, int n, LogqParser *another)
+{
+	bool		good = true;
+
+	for (int i = 0; i < n && good; i++)
+	{
+		LogqMessage alone = *message;
+		LogqRecord	wanted = records[i];
+		LogqRecord *again;
+		LogqText	source = logq_record_source(parser, &records[i]);
+		char	   *copy = tap_alloc(source.len);
+		Text		a = {0};
+		Text		b = {0};
+		int			nagain;
+
+		/* of just its size */
+		memcpy(copy, source.data, source.len);
+		alone.value.data = copy;
+		alone.value.len = source.len;
+		nagain = logq_parse(another, &alone, &again);
+		if (wanted.index > 0)
+			wanted.index = 0;
+		text_records(&a, &wanted, 1);
+		text_records(&b, again, nagain);
+		good = strcmp(a.data, b.data) == 0 && source.len <= message->value.len;
+		if (!good)
+			printf("# record %d's source: %.*s\n# %s# %s", records[i].index,
+				   source.len, source.data, a.data, b.data);
+		free(a.data);
+		free(b.data);
+		free(copy);
+	}
+	return good;
+}
+
+/*
  * Settings that take everything from 1990 to 2100.
  */
 static inline LogqParserSettings

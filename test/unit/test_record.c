@@ -28,6 +28,8 @@ typedef struct Case
 } Case;
 
 static LogqParser *parser;
+/* to parse again what is left of a message */
+static LogqParser *another;
 
 /*
  * Parse bytes, copied to memory of just their size.
@@ -48,6 +50,8 @@ parse_bytes(const char *data, int len)
 	message.timestamp = KAFKA_MS;
 	n = logq_parse(parser, &message, &records);
 	text_records(&out, records, n);
+	if (n < 100 && !sources_are_good(parser, &message, records, n, another))
+		ok(false, "sources of %.*s", len, data);
 	free(copy);
 	return out;
 }
@@ -90,6 +94,7 @@ check_cases(LogqFormat format, const Case *cases, int n)
 	LogqParserSettings settings = usual_settings(format);
 
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 	for (int i = 0; i < n; i++)
 	{
 		Text		out = parse_bytes(cases[i].message,
@@ -460,6 +465,7 @@ check_extras(const char *value, const char *const *headers, const char *key,
 	settings.service.data = service;
 	settings.service.len = service != NULL ? strlen(service) : 0;
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 	memset(gone, 'x', sizeof(gone));
 
 	memset(&message, 0, sizeof(message));
@@ -472,6 +478,8 @@ check_extras(const char *value, const char *const *headers, const char *key,
 		message.headers = headers_of(headers);
 	n = logq_parse(parser, &message, &records);
 	text_records(&out, records, n);
+	if (!sources_are_good(parser, &message, records, n, another))
+		ok(false, "sources: %s", what);
 	compare(&out, expected, what);
 }
 
@@ -603,6 +611,7 @@ test_messages(void)
 
 	settings.max_bytes = 2;
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 	out = parse_bytes("{}", 2);
 	compare(&out, "", "as large as can be");
 	out = parse_bytes("{ }", 3);
@@ -610,6 +619,7 @@ test_messages(void)
 			"limit of 2 bytes\n", "too large");
 	settings.max_bytes = 1024 * 1024;
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 
 	out = parse_bytes("{\"a\":\"\0\"}", 9);
 	compare(&out, "record -1\nerror: message has a NUL byte at byte 7\n", "NUL");
@@ -658,6 +668,92 @@ test_messages(void)
 		free(out.data);
 	}
 	free(deep.data);
+}
+
+/* ---------- records by themselves ---------- */
+
+/* a message, and the sources of its records, one a line */
+static const Case source_cases[] = {
+	{"{\"a\": 1}", "{\"a\": 1}\n"},
+	{"[ {\"a\": 1} ]", "[ {\"a\": 1} ]\n"},
+	{"no json", "no json\n"},
+	{"[{\"a\": [1, {}]}, {\"ts\":\"x\"} ,7,[{}]]",
+	"{\"a\": [1, {}]}\n{\"ts\":\"x\"}\n[7]\n[[{}]]\n"},
+	{"{\"resourceLogs\":[{\"schemaUrl\":\"u\",\"scopeLogs\":[{\"scope\":{\"name\": \"s\"},\"logRecords\":[{\"flags\":1},{\"flags\":2},3]},{\"logRecords\":[{}]},4,{\"logRecords\":5}],\"resource\":{\"attributes\":[ ]}},6,{\"scopeLogs\":{}}]}",
+		"{\"resourceLogs\":[{\"resource\":{\"attributes\":[ ]},\"scopeLogs\":[{\"scope\":{\"name\": \"s\"},\"logRecords\":[{\"flags\":1}]}]}]}\n"
+		"{\"resourceLogs\":[{\"resource\":{\"attributes\":[ ]},\"scopeLogs\":[{\"scope\":{\"name\": \"s\"},\"logRecords\":[{\"flags\":2}]}]}]}\n"
+		"{\"resourceLogs\":[{\"resource\":{\"attributes\":[ ]},\"scopeLogs\":[{\"scope\":{\"name\": \"s\"},\"logRecords\":[3]}]}]}\n"
+		"{\"resourceLogs\":[{\"resource\":{\"attributes\":[ ]},\"scopeLogs\":[{\"logRecords\":[{}]}]}]}\n"
+		"{\"resourceLogs\":[{\"scopeLogs\":[4]}]}\n"
+		"{\"resourceLogs\":[{\"resource\":{\"attributes\":[ ]},\"scopeLogs\":[{\"logRecords\":5}]}]}\n"
+		"{\"resourceLogs\":[6]}\n"
+	"{\"resourceLogs\":[{\"scopeLogs\":{}}]}\n"},
+	/* names stay as they are; an array of OTLP and others */
+	{"[{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"logs\":[{},{}]}]}]},{\"\\u0072esourceLogs\":[{\"scope_logs\":[{\"log\\u0052ecords\":[{}]}]}]},{}]",
+		"{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"logs\":[{}]}]}]}\n"
+		"{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"logs\":[{}]}]}]}\n"
+		"{\"\\u0072esourceLogs\":[{\"scope_logs\":[{\"log\\u0052ecords\":[{}]}]}]}\n"
+	"{}\n"},
+	/* the last member of a name counts, and null does not */
+	{"{\"resourceLogs\":null,\"resource_logs\":[{\"resource\":1,\"resource\":{\"x\":1},\"scope_logs\":[{\"scope\":{},\"scope\":null,\"logRecords\":0,\"logs\":[{},{}]}]}]}",
+		"{\"resource_logs\":[{\"resource\":{\"x\":1},\"scope_logs\":[{\"logs\":[{}]}]}]}\n"
+	"{\"resource_logs\":[{\"resource\":{\"x\":1},\"scope_logs\":[{\"logs\":[{}]}]}]}\n"},
+};
+
+static void
+test_sources(void)
+{
+	LogqParserSettings settings = usual_settings(LOGQ_FORMAT_AUTO);
+	LogqMessage message;
+	LogqRecord *records;
+	Text		big = {0};
+	Text		out;
+	int			n;
+
+	logq_parser_set(parser, &settings);
+	memset(&message, 0, sizeof(message));
+	message.timestamp = KAFKA_MS;
+	for (int c = 0; c < lengthof(source_cases); c++)
+	{
+		Text		sources = {0};
+
+		text_bytes(&sources, "", 0);
+		out = parse_bytes(source_cases[c].message,
+						  strlen(source_cases[c].message));
+		free(out.data);
+		message.value.data = source_cases[c].message;
+		message.value.len = strlen(source_cases[c].message);
+		n = logq_parse(parser, &message, &records);
+		for (int i = 0; i < n; i++)
+		{
+			LogqText	source = logq_record_source(parser, &records[i]);
+
+			text_bytes(&sources, source.data, source.len);
+			text_add(&sources, "\n");
+		}
+		if (!ok(strcmp(sources.data, source_cases[c].records) == 0,
+				"sources of case %d", c))
+		{
+			diagnose("got", sources.data);
+			diagnose("expected", source_cases[c].records);
+		}
+		free(sources.data);
+	}
+
+	/* what all sources of a message take is limited */
+	settings.max_bytes = 16 * 1024 * 1024;
+	logq_parser_set(parser, &settings);
+	text_add(&big, "{\"resourceLogs\":[{\"resource\":{\"x\":\"");
+	for (int i = 0; i < 100000; i++)
+		text_add(&big, "0123456789");
+	text_add(&big, "\"},\"scopeLogs\":[{\"logRecords\":[0");
+	for (int i = 0; i < 1000; i++)
+		text_add(&big, ",0");
+	text_add(&big, "]}]}]}");
+	out = parse_bytes(big.data, big.len);
+	compare(&out, "record -1\nerror: message takes too much memory\n",
+			"bad records that would take gigabytes");
+	free(big.data);
 }
 
 /*
@@ -710,7 +806,11 @@ parse_often(const Text *text, int times)
 	message.value.len = text->len;
 	message.timestamp = KAFKA_MS;
 	for (int i = 0; i < times; i++)
+	{
 		logq_parse(parser, &message, &records);
+		logq_record_source(parser, &records[0]);
+		logq_parse(another, &message, &records);
+	}
 }
 
 /*
@@ -728,6 +828,7 @@ test_memory(void)
 
 	settings.max_bytes = 64 * 1024 * 1024;
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 	text_add(&small, "{\"msg\":\"a\\nb\",\"x\":\"\\u0041\",\"level\":\"loud\"}");
 	parse_often(&small, 10);
 	before = allocated();
@@ -795,6 +896,7 @@ main(void)
 	LogqParserSettings settings = usual_settings(LOGQ_FORMAT_AUTO);
 
 	parser = logq_parser_create(&settings);
+	another = logq_parser_create(&settings);
 	CHECK(LOGQ_FORMAT_AUTO, plain_cases);
 	CHECK(LOGQ_FORMAT_JSON, plain_cases);
 	CHECK(LOGQ_FORMAT_AUTO, refused_cases);
@@ -806,6 +908,7 @@ main(void)
 	CHECK(LOGQ_FORMAT_RAW, raw_cases);
 	test_extras();
 	test_messages();
+	test_sources();
 	test_names();
 	test_memory();
 	return tap_done();

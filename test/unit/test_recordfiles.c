@@ -47,20 +47,27 @@ records_of(const Text *value, LogqFormat format)
 {
 	LogqParserSettings settings = usual_settings(format);
 	static LogqParser *parser = NULL;
+	static LogqParser *another;
 	LogqMessage message;
 	LogqRecord *records;
 	Text		out = {0};
 	int			n;
 
 	if (parser == NULL)
+	{
 		parser = logq_parser_create(&settings);
+		another = logq_parser_create(&settings);
+	}
 	logq_parser_set(parser, &settings);
+	logq_parser_set(another, &settings);
 	memset(&message, 0, sizeof(message));
 	message.value.data = value->data;
 	message.value.len = value->len;
 	message.timestamp = KAFKA_MS;
 	n = logq_parse(parser, &message, &records);
 	text_records(&out, records, n);
+	if (!sources_are_good(parser, &message, records, n, another))
+		text_add(&out, "and sources that make other records\n");
 	return out;
 }
 
