@@ -50,16 +50,10 @@
 /* when to try again */
 #define MIN_RETRY_MS 1000
 #define MAX_RETRY_MS 30000
-/* bytes of rows in one batch */
-#define MAX_BATCH_BYTES (16 * 1024 * 1024)
 /* messages taken before partitions get their turn */
 #define MESSAGES_A_TURN 500
-/* how long offsets may lag that no row moves */
-#define LAZY_MS 1000
 /* how long a run that is to end waits for what is in the air */
 #define LEAVE_MS 2000
-/* messages in a batch from which on one is not careful any more */
-#define MAX_CAREFUL (64 * 1024)
 
 static MemoryContext worker_cxt;
 static MemoryContext round_cxt; /* for one turn of the loop */
@@ -68,15 +62,9 @@ static LogqRun *run = NULL;		/* NULL: between two runs */
 static TimestampTz run_at = 0;	/* when to begin the next one */
 static int	backoff = 0;		/* ms */
 static char *last_error = NULL;	/* as logged; in worker_cxt */
-/* messages in a batch at most, when one of them is refused; 0: any number */
-static int	careful = 0;
-static TimestampTz behind_since = 0;	/* a sink's offsets lag; 0: none do */
 static TimestampTz settings_at = 0;
-/* the run is to end, by then at the latest; 0: it is not */
-static TimestampTz leave_at = 0;
 static WaitEventSet *wait_set = NULL;
 static bool wait_set_valid = false;
-static bool kafka_trouble = false;	/* the reader has told of some */
 static int	reader_position;
 static uint32 reader_events;
 static bool reader_parked;
@@ -128,8 +116,8 @@ set_limits(void)
 /*
  * Show an error, and log it unless it was the last one, too.
  */
-static void
-complain(const char *text, const char *detail, const char *hint)
+void
+logq_run_complain(const char *text, const char *hint)
 {
 	logq_ingest_set_error(text);
 	if (last_error != NULL && strcmp(last_error, text) == 0)
@@ -138,7 +126,6 @@ complain(const char *text, const char *detail, const char *hint)
 			(errmsg("topic \"%s\": %s",
 					run != NULL && run->topic != NULL ? run->topic->name : "",
 					text),
-			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
 	if (last_error != NULL)
 		pfree(last_error);
@@ -148,10 +135,17 @@ complain(const char *text, const char *detail, const char *hint)
 /*
  * Something was written, or at least found to be in order.
  */
-static void
-succeed(void)
+void
+logq_run_succeed(bool written)
 {
-	kafka_trouble = false;
+	run->kafka_trouble = false;
+	if (written)
+	{
+		backoff = 0;
+		/* somebody waits for this */
+		if (run->leave_at != 0)
+			settings_at = 0;
+	}
 	logq_ingest_set_state(LOGQ_INGEST_RUNNING);
 	logq_ingest_set_error(NULL);
 	if (last_error == NULL)
@@ -163,25 +157,11 @@ succeed(void)
 }
 
 /*
- * Is no sink of the run down?
- */
-static bool
-all_connected(void)
-{
-	int			s;
-
-	for (s = 0; s < run->nsinks; s++)
-		if (run->sinks[s].conn == NULL)
-			return false;
-	return true;
-}
-
-/*
  * End the run.  The next one begins after a pause that grows as long as
  * nothing succeeds.
  */
-static void
-end_run(bool pause)
+void
+logq_run_end(bool pause)
 {
 	int			s;
 
@@ -194,8 +174,6 @@ end_run(bool pause)
 	}
 	run = NULL;
 	run_at = 0;
-	leave_at = 0;
-	behind_since = 0;
 	reader_ready = false;
 	wait_set_valid = false;
 	if (pause)
@@ -210,61 +188,23 @@ end_run(bool pause)
 /*
  * The run cannot go on.
  */
-static void
-fail_run(LogqIngestState state, const char *text, const char *detail,
-		 const char *hint)
+void
+logq_run_fail(LogqIngestState state, const char *text, const char *hint)
 {
-	complain(text, detail, hint);
+	logq_run_complain(text, hint);
 	logq_ingest_set_state(state);
-	end_run(true);
+	logq_run_end(true);
 }
 
 /*
  * The same, after an error was thrown.
  */
-static void
-fail_run_error(const ErrorData *edata)
+void
+logq_run_fail_error(const ErrorData *edata)
 {
-	fail_run(edata->sqlerrcode == ERRCODE_LOGQ_OFFSETS_LOST ?
-			 LOGQ_INGEST_FAILED : LOGQ_INGEST_WAITING,
-			 logq_worker_error_text(edata), NULL, edata->hint);
-}
-
-/*
- * A partition refuses what it was sent.  Look for the message with smaller
- * batches, which begin where all partitions are by now.
- */
-static void
-handle_refusal(LogqSink *sink)
-{
-	LogqBatch  *batch = run->flying;
-	int			k;
-
-	if (batch->nmessages <= 1)
-	{
-		/* which one it is; none: the offsets alone are refused */
-		for (k = 0; k < run->nkparts; k++)
-			if (batch->counts[k].rows > 0 || batch->counts[k].dead > 0)
-				break;
-		if (k == run->nkparts ||
-			!logq_poison_add(run->kparts[k].number, batch->to[k] - 1,
-							 sink->part->number, sink->error))
-		{
-			/* not even as a dead letter */
-			logq_poison_forget(-1, 0);
-			fail_run(LOGQ_INGEST_FAILED, sink->error, NULL, NULL);
-			return;
-		}
-		careful = 1;
-	}
-	else
-		careful = Max(batch->nmessages / 8, 1);
-	ereport(batch->nmessages <= 1 ? LOG : DEBUG1,
-			(errmsg("topic \"%s\": a message is refused: %s",
-					run->topic->name, sink->error),
-			 batch->nmessages <= 1 ?
-			 errdetail("It becomes a dead letter.") : 0));
-	end_run(false);
+	logq_run_fail(edata->sqlerrcode == ERRCODE_LOGQ_OFFSETS_LOST ?
+				  LOGQ_INGEST_FAILED : LOGQ_INGEST_WAITING,
+				  logq_worker_error_text(edata), edata->hint);
 }
 
 /* ---------- a run ---------- */
@@ -291,7 +231,7 @@ load_topic(void)
 static void
 end_worker(void)
 {
-	end_run(false);
+	logq_run_end(false);
 	logq_ingest_set_error(NULL);
 	proc_exit(0);
 }
@@ -308,6 +248,7 @@ begin_run(void *arg)
 
 	run = palloc0(sizeof(LogqRun));
 	run->cxt = cxt;
+	run->round_cxt = round_cxt;
 	run->topic = load_topic();
 	if (run->topic == NULL)
 	{
@@ -349,9 +290,9 @@ wait_for_batch(void)
 	for (s = 0; s < run->nsinks; s++)
 		if (run->sinks[s].share != NULL && run->sinks[s].conn == NULL)
 			return false;
-	if (leave_at == 0)
-		leave_at = TimestampTzPlusMilliseconds(now, LEAVE_MS);
-	return now < leave_at;
+	if (run->leave_at == 0)
+		run->leave_at = TimestampTzPlusMilliseconds(now, LEAVE_MS);
+	return now < run->leave_at;
 }
 
 /*
@@ -377,11 +318,11 @@ check_settings(void *arg)
 		ereport(DEBUG1,
 				(errmsg_internal("topic \"%s\": settings have changed",
 								 topic->name)));
-		end_run(false);
+		logq_run_end(false);
 	}
 	else
 	{
-		leave_at = 0;
+		run->leave_at = 0;
 		set_limits();
 	}
 }
@@ -420,16 +361,16 @@ take_frame(LogqFrame *frame)
 			if (run->open)
 			{
 				/* Kafka has more partitions than before */
-				end_run(false);
+				logq_run_end(false);
 				return;
 			}
 			edata = logq_worker_transaction(open_run, frame, round_cxt);
 			if (edata != NULL)
-				fail_run_error(edata);
+				logq_run_fail_error(edata);
 			else
 			{
 				wait_set_valid = false;
-				succeed();
+				logq_run_succeed(false);
 			}
 			return;
 		case LOGQ_FRAME_POSITION:
@@ -437,11 +378,11 @@ take_frame(LogqFrame *frame)
 				return;
 			logq_run_take_position(run, frame);
 			/* these are not sent while no broker answers */
-			if (kafka_trouble)
+			if (run->kafka_trouble)
 			{
-				kafka_trouble = false;
-				if (run->flying == NULL && all_connected())
-					succeed();
+				run->kafka_trouble = false;
+				if (run->flying == NULL && logq_run_all_connected(run))
+					logq_run_succeed(false);
 			}
 			return;
 		case LOGQ_FRAME_LOG:
@@ -458,31 +399,18 @@ take_frame(LogqFrame *frame)
 			text = reader_text(frame->data + sizeof(error));
 			if (error.kind == LOGQ_READER_TROUBLE)
 			{
-				kafka_trouble = true;
-				complain(text, NULL, NULL);
+				run->kafka_trouble = true;
+				logq_run_complain(text, NULL);
 				logq_ingest_set_state(LOGQ_INGEST_WAITING);
 			}
 			else
-				fail_run(error.kind == LOGQ_READER_FATAL ?
-						 LOGQ_INGEST_FAILED : LOGQ_INGEST_WAITING,
-						 text, NULL, NULL);
+				logq_run_fail(error.kind == LOGQ_READER_FATAL ?
+							  LOGQ_INGEST_FAILED : LOGQ_INGEST_WAITING,
+							  text, NULL);
 			return;
 	}
-	fail_run(LOGQ_INGEST_WAITING, "the Kafka reader sent an invalid frame",
-			 NULL, NULL);
-}
-
-/*
- * Is there room for another message?
- */
-static bool
-batch_is_full(void)
-{
-	const LogqBatch *batch = run->filling;
-
-	return batch->nrows >= logq_ingest_batch_rows ||
-		batch->bytes >= MAX_BATCH_BYTES ||
-		(careful > 0 && batch->nmessages >= careful);
+	logq_run_fail(LOGQ_INGEST_WAITING,
+				  "the Kafka reader sent an invalid frame", NULL);
 }
 
 /*
@@ -496,7 +424,7 @@ take_frames(void)
 
 	while (run != NULL && n < MESSAGES_A_TURN)
 	{
-		if (run->open && batch_is_full())
+		if (run->open && logq_run_is_full(run))
 			return false;
 		if (!logq_reader_next(run->reader, &frame))
 		{
@@ -508,7 +436,7 @@ take_frames(void)
 			reader_ready = false;
 			if (!logq_reader_receive(run->reader, &how))
 			{
-				fail_run(LOGQ_INGEST_WAITING, how, NULL, NULL);
+				logq_run_fail(LOGQ_INGEST_WAITING, how, NULL);
 				return false;
 			}
 			continue;
@@ -524,313 +452,6 @@ take_frames(void)
 	return run != NULL;
 }
 
-/* ---------- batches on their way ---------- */
-
-static void
-make_segments(void *arg)
-{
-	logq_sink_make_segments(arg);
-}
-
-/*
- * Write a sink's share, as soon as it has the segments for it.
- */
-static void
-write_share(LogqSink *sink)
-{
-	if (sink->share->nmissing > 0)
-	{
-		ErrorData  *edata = logq_worker_transaction(make_segments, sink,
-													round_cxt);
-
-		if (edata != NULL)
-		{
-			sink->failure = SINK_FAILED_LOST;
-			sink->error = MemoryContextStrdup(run->cxt,
-											  logq_worker_error_text(edata));
-			/* libpq may have closed its socket: nobody shall wait for it */
-			logq_sink_close(sink);
-			wait_set_valid = false;
-			return;
-		}
-	}
-	logq_sink_write(run, sink);
-}
-
-static void
-connect_again(void *arg)
-{
-	LogqSink   *sink = arg;
-
-	logq_sink_connect(run, sink);
-	logq_catalog_load(sink->part, sink->conn);
-	sink->version = sink->part->version;
-	/* without a share, this finds a standby that lacks the last commits */
-	if (logq_sink_was_committed(run, sink) && sink->share != NULL)
-		sink->committed = true;
-}
-
-/*
- * A sink has committed its share.
- */
-static void
-share_is_written(LogqSink *sink)
-{
-	int			k;
-
-	for (k = 0; k < run->nkparts; k++)
-		if (sink->share->to[k] > sink->next[k])
-			sink->next[k] = sink->share->to[k];
-	sink->share->open = false;
-	sink->share = NULL;
-	sink->backoff = 0;
-	sink->committed_at = GetCurrentTimestamp();
-}
-
-/*
- * A sink has failed, or is down.  False: that was the end of the run.
- */
-static bool
-handle_sink_failure(LogqSink *sink)
-{
-	ErrorData  *edata;
-	TimestampTz now;
-	bool		at_once = false;
-
-	if (sink->error != NULL)
-	{
-		if (sink->failure == SINK_FAILED_DATA)
-		{
-			handle_refusal(sink);
-			return false;
-		}
-		if (sink->failure == SINK_FAILED_FENCED)
-		{
-			fail_run(LOGQ_INGEST_WAITING, sink->error, NULL,
-					 "Let only one coordinator take in a topic: call logq.remove_topic() on all others.");
-			return false;
-		}
-		if (sink->failure == SINK_FAILED_SEGMENT && sink->share != NULL)
-		{
-			sink->part->loaded = false;
-			logq_share_find_missing(sink, sink->share);
-			/* a segment was dropped; when that does not help, say so */
-			at_once = sink->backoff == 0;
-		}
-		if (!at_once)
-		{
-			complain(sink->error, NULL, NULL);
-			logq_ingest_set_state(LOGQ_INGEST_WAITING);
-		}
-		logq_sink_close(sink);
-		wait_set_valid = false;
-		pfree(sink->error);
-		sink->error = NULL;
-		sink->backoff = Min(Max(sink->backoff * 2, MIN_RETRY_MS),
-							MAX_RETRY_MS);
-		sink->retry_at = at_once ? 0 :
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sink->backoff);
-	}
-
-	now = GetCurrentTimestamp();
-	if (sink->conn != NULL || now < sink->retry_at)
-		return true;
-	sink->committed = false;
-	edata = logq_worker_transaction(connect_again, sink, round_cxt);
-	wait_set_valid = false;
-	if (edata != NULL)
-	{
-		if (edata->sqlerrcode == ERRCODE_LOGQ_FENCED)
-		{
-			fail_run_error(edata);
-			return false;
-		}
-		sink->failure = SINK_FAILED_LOST;
-		sink->error = MemoryContextStrdup(run->cxt,
-										  logq_worker_error_text(edata));
-		return handle_sink_failure(sink);
-	}
-	if (sink->committed)
-		share_is_written(sink);
-	else if (sink->share != NULL)
-		write_share(sink);
-	else if (run->flying == NULL && !kafka_trouble && all_connected())
-		succeed();
-	return true;
-}
-
-/*
- * All sinks have what was in the air.
- */
-static void
-batch_is_written(void)
-{
-	LogqBatch  *batch = run->flying;
-	bool		agree = true;
-	bool		behind = false;
-	int			k;
-	int			s;
-
-	for (k = 0; k < run->nkparts; k++)
-	{
-		LogqKpart  *kpart = &run->kparts[k];
-		const LogqKcount *c = &batch->counts[k];
-
-		logq_ingest_set_offsets(kpart->number, kpart->progress, -1);
-		if (c->rows > 0 || c->dead > 0)
-			logq_ingest_count(kpart->number, c->rows, c->bytes, c->dead);
-		for (s = 0; s < run->nsinks; s++)
-		{
-			if (run->sinks[s].next[k] < kpart->progress)
-				behind = true;
-			if (run->sinks[s].next[k] != PG_INT64_MAX &&
-				run->sinks[s].next[k] != kpart->progress)
-				agree = false;
-		}
-		logq_poison_forget(kpart->number, kpart->progress);
-	}
-	if (careful > 0 && !logq_poison_any())
-		careful = careful > MAX_CAREFUL ? 0 : careful * 2;
-	logq_batch_reset(run, batch);
-	run->spare = batch;
-	run->flying = NULL;
-	backoff = 0;
-	/* since when the first one does; batches that go on do not put it off */
-	if (!behind)
-		behind_since = 0;
-	else if (behind_since == 0)
-		behind_since = GetCurrentTimestamp();
-	if (leave_at != 0)
-		settings_at = 0;
-	succeed();
-	/* now the new routing can begin */
-	if (run->catching_up && agree)
-		end_run(false);
-}
-
-/*
- * Send the batch off that is being filled.
- */
-static void
-launch(bool move_all)
-{
-	LogqBatch  *batch = run->filling;
-	int			k;
-	int			s;
-
-	run->flying = batch;
-	run->filling = run->spare;
-	run->spare = NULL;
-	for (k = 0; k < run->nkparts; k++)
-		run->kparts[k].progress = Max(run->kparts[k].progress, batch->to[k]);
-	for (s = 0; s < run->nsinks; s++)
-	{
-		LogqSink   *sink = &run->sinks[s];
-		LogqShare  *share = &batch->shares[s];
-		bool		moves = false;
-
-		for (k = 0; k < run->nkparts; k++)
-		{
-			share->to[k] = run->kparts[k].progress;
-			if (share->to[k] > sink->next[k])
-				moves = true;
-		}
-		/* offsets that no row moves can wait for one that does */
-		if (!moves || (share->nrows == 0 && share->ndead == 0 && !move_all))
-			continue;
-		share->open = true;
-		sink->share = share;
-		if (sink->conn != NULL)
-			write_share(sink);
-	}
-}
-
-/*
- * When the batch that is being filled is to go, 0: not yet known.
- */
-static TimestampTz
-batch_due(void)
-{
-	const LogqBatch *batch = run->filling;
-	TimestampTz due = 0;
-	bool		moved = behind_since != 0;
-	int			k;
-
-	if (batch->nmessages > 0)
-	{
-		if (batch_is_full())
-			return DT_NOBEGIN;
-		return TimestampTzPlusMilliseconds(batch->first_at,
-										   logq_ingest_batch_ms);
-	}
-	for (k = 0; k < run->nkparts && !moved; k++)
-		moved = batch->to[k] > run->kparts[k].progress;
-	if (moved)
-	{
-		if (behind_since == 0)
-			behind_since = GetCurrentTimestamp();
-		due = run->catching_up ? DT_NOBEGIN :
-			TimestampTzPlusMilliseconds(behind_since, LAZY_MS);
-	}
-	return due;
-}
-
-/*
- * Let sinks go on, and batches off.  Returns when to come again, 0: when
- * something happens.  The run may be over afterwards.
- */
-static TimestampTz
-advance_sinks(void)
-{
-	TimestampTz next = 0;
-	bool		busy = false;
-	int			s;
-
-	for (s = 0; s < run->nsinks; s++)
-	{
-		LogqSink   *sink = &run->sinks[s];
-
-		if ((sink->conn == NULL || !logq_sink_advance(sink)) &&
-			!handle_sink_failure(sink))
-			return 0;
-		if (sink->share != NULL && sink->phase == SINK_IDLE &&
-			sink->committed && sink->error == NULL)
-			share_is_written(sink);
-		busy = busy || sink->share != NULL;
-		if (sink->conn == NULL && (next == 0 || sink->retry_at < next))
-			next = sink->retry_at;
-		if (sink->phase == SINK_WRITING &&
-			(next == 0 || sink->give_up_at < next))
-			next = sink->give_up_at;
-	}
-	if (run->flying != NULL && !busy)
-	{
-		batch_is_written();
-		if (run == NULL)
-			return 0;
-	}
-	if (run->flying == NULL && leave_at == 0)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz due = batch_due();
-
-		if (due != 0 && due <= now)
-		{
-			/*
-			 * While a message is looked for, runs end soon, and the next one
-			 * shall not begin before what was found to be good.
-			 */
-			launch(run->catching_up || careful > 0 ||
-				   (behind_since != 0 &&
-					TimestampDifferenceExceeds(behind_since, now, LAZY_MS)));
-			return now;
-		}
-		if (due != 0 && (next == 0 || due < next))
-			next = due;
-	}
-	return next;
-}
-
 /* ---------- the loop ---------- */
 
 /*
@@ -840,7 +461,7 @@ static void
 wait_for_events(TimestampTz until)
 {
 	int			n = (run != NULL ? run->nsinks : 0) + 3;
-	bool		parked = run != NULL && run->open && batch_is_full();
+	bool		parked = run != NULL && run->open && logq_run_is_full(run);
 	uint32		events = WL_SOCKET_READABLE;
 	WaitEvent  *occurred;
 	long		timeout;
@@ -849,7 +470,8 @@ wait_for_events(TimestampTz until)
 
 	if (run != NULL && logq_reader_flush(run->reader))
 		events |= WL_SOCKET_WRITEABLE;
-	if (!wait_set_valid || parked != reader_parked)
+	if (!wait_set_valid || parked != reader_parked ||
+		(run != NULL && run->sockets_changed))
 	{
 		if (wait_set != NULL)
 			FreeWaitEventSet(wait_set);
@@ -874,6 +496,8 @@ wait_for_events(TimestampTz until)
 		reader_parked = parked;
 		reader_events = events;
 		wait_set_valid = true;
+		if (run != NULL)
+			run->sockets_changed = false;
 	}
 	else if (run != NULL)
 	{
@@ -934,14 +558,14 @@ turn(void)
 			return Min(run_at, settings_at);
 		edata = logq_worker_transaction(begin_run, NULL, round_cxt);
 		if (edata != NULL)
-			fail_run_error(edata);
+			logq_run_fail_error(edata);
 	}
 	if (run != NULL)
 		more = take_frames();
 	next = settings_at;
 	if (run != NULL && run->open)
 	{
-		TimestampTz at = advance_sinks();
+		TimestampTz at = logq_run_advance(run);
 
 		if (at != 0)
 			next = Min(next, at);

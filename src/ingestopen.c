@@ -91,6 +91,7 @@ logq_run_find_sinks(LogqRun *run)
 
 		sink->part = lfirst(lc);
 		sink->serverid = sink->part->serverid;
+		sink->run = run;
 		sink->cxt = run->cxt;
 		sink->lower = DT_NOEND;
 		sink->upper = DT_NOBEGIN;

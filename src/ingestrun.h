@@ -72,6 +72,7 @@ typedef struct LogqSink
 	TimestampTz upper;
 	int64		version;		/* of the catalog, as last seen */
 	TimestampTz committed_at;
+	struct LogqRun *run;
 	MemoryContext cxt;			/* the run's */
 	/* waiting */
 	uint32		events;
@@ -155,7 +156,37 @@ typedef struct LogqRun
 	LogqBatch  *filling;
 	LogqBatch  *flying;			/* NULL: none */
 	LogqBatch  *spare;
+	TimestampTz behind_since;	/* a sink's offsets lag; 0: none do */
+	TimestampTz leave_at;		/* it is to end, by then at the latest; 0: not */
+	bool		kafka_trouble;	/* the reader has told of some */
+	bool		sockets_changed;	/* of sinks */
+	MemoryContext round_cxt;	/* for one turn of the loop */
 } LogqRun;
+
+/* ---------- ingest.c ---------- */
+
+/* end the run, which frees it; the next one begins at once, or after a pause */
+extern void logq_run_end(bool pause);
+/* the same, since something went wrong */
+extern void logq_run_fail(LogqIngestState state, const char *text,
+						  const char *hint);
+extern void logq_run_fail_error(const ErrorData *edata);
+/* show an error, and log it unless it was the last one, too */
+extern void logq_run_complain(const char *text, const char *hint);
+/* all is in order; written: a batch was */
+extern void logq_run_succeed(bool written);
+
+/* ---------- ingestwrite.c ---------- */
+
+/* is there no room for another message? */
+extern bool logq_run_is_full(const LogqRun *run);
+/* is no sink down? */
+extern bool logq_run_all_connected(const LogqRun *run);
+/*
+ * Let sinks go on, and batches off.  Returns when to come again, 0: when
+ * something happens.  The run may be over afterwards.
+ */
+extern TimestampTz logq_run_advance(LogqRun *run);
 
 /* ---------- ingestopen.c ---------- */
 

@@ -327,6 +327,95 @@ check_string(LogqJsonTree *tree, int start, int len, bool *escaped)
 }
 
 /*
+ * The end of a string's text without escapes, "p" being its start; NULL: it
+ * has escapes, or is no good.  Eight bytes at a time, as most strings are long.
+ */
+static inline const char *
+plain_string_end(const char *p, const char *end)
+{
+	const uint64 ones = UINT64CONST(0x0101010101010101);
+	const uint64 highs = UINT64CONST(0x8080808080808080);
+
+	while (end - p >= (int) sizeof(uint64))
+	{
+		uint64		v;
+		uint64		quote;
+		uint64		backslash;
+
+		memcpy(&v, p, sizeof(v));
+		quote = v ^ (ones * '"');
+		backslash = v ^ (ones * '\\');
+		/* a byte below 0x20, a quote, a backslash; or may be one */
+		if ((((v - ones * 0x20) | (quote - ones) | (backslash - ones)) &
+			 ~v & highs) != 0)
+			break;
+		p += sizeof(v);
+	}
+	for (; p < end; p++)
+	{
+		if (*p == '"')
+			return p;
+		if (*p == '\\' || (unsigned char) *p < 0x20)
+			return NULL;
+	}
+	return NULL;
+}
+
+/*
+ * The next token.  Those that logs are made of are found here, all others by
+ * PostgreSQL's lexer, which also says what is wrong with what is no token.
+ */
+static inline JsonParseErrorType
+next_token(JsonLexContext *lex, const char *end)
+{
+	const char *p = lex->token_terminator;
+	JsonTokenType type;
+
+	if (p < end && *p == ' ')
+		p++;
+	if (p >= end)
+		return json_lex(lex);
+	switch (*p)
+	{
+		case '"':
+			{
+				const char *q = plain_string_end(p + 1, end);
+
+				if (q == NULL)
+					return json_lex(lex);
+				lex->token_start = (char *) p;
+				lex->token_terminator = (char *) q + 1;
+				lex->token_type = JSON_TOKEN_STRING;
+				return JSON_SUCCESS;
+			}
+		case '{':
+			type = JSON_TOKEN_OBJECT_START;
+			break;
+		case '}':
+			type = JSON_TOKEN_OBJECT_END;
+			break;
+		case '[':
+			type = JSON_TOKEN_ARRAY_START;
+			break;
+		case ']':
+			type = JSON_TOKEN_ARRAY_END;
+			break;
+		case ',':
+			type = JSON_TOKEN_COMMA;
+			break;
+		case ':':
+			type = JSON_TOKEN_COLON;
+			break;
+		default:
+			return json_lex(lex);
+	}
+	lex->token_start = (char *) p;
+	lex->token_terminator = (char *) p + 1;
+	lex->token_type = type;
+	return JSON_SUCCESS;
+}
+
+/*
  * Take in a text.
  */
 bool
@@ -351,7 +440,7 @@ logq_json_parse(LogqJsonTree *tree, const char *text, int len)
 	for (;;)
 	{
 		const char *from = lex.token_terminator;
-		JsonParseErrorType code = json_lex(&lex);
+		JsonParseErrorType code = next_token(&lex, text + len);
 		JsonTokenType token = lex.token_type;
 		LogqJsonType type;
 		int			start;
@@ -390,7 +479,7 @@ logq_json_parse(LogqJsonTree *tree, const char *text, int len)
 				key_escaped = false;
 				if (escapes && !check_string(tree, key, key_len, &key_escaped))
 					return false;
-				code = json_lex(&lex);
+				code = next_token(&lex, text + len);
 				if (code != JSON_SUCCESS)
 					return fail_token(tree, code, text + end, text + len);
 				if (lex.token_type != JSON_TOKEN_COLON)

@@ -67,6 +67,7 @@
  *		topicrun.c	the maintenance worker starts and ends ingest workers
  *		topicstat.c	logq.stat_ingest: what ingest workers tell of themselves
  *		ingest.c	ingest worker: its loop, and what it does about trouble
+ *		ingestwrite.c	batches on their way to all partitions
  *		ingestopen.c	where a topic begins: the offsets of all partitions
  *		ingestroute.c	how rows find their partitions, as text
  *		ingestfill.c	messages -> rows for each partition
