@@ -389,7 +389,8 @@ CREATE TABLE logq_store.dead_letter (
 	topic			text NOT NULL,
 	kafka_partition	integer NOT NULL,
 	kafka_offset	bigint NOT NULL,
-	record			integer,			-- which one of the message, from 0; NULL: all of it
+	record			integer,			-- which one of the message it was, from 0: payload is that
+									-- one alone, as a message; NULL: payload is the message
 	ts				timestamptz,		-- of the message, by Kafka
 	key				bytea,
 	headers			bytea,

@@ -11,9 +11,10 @@
  *    the segments that their rows need are made.
  * 2. deadwrite.c does the rest in one transaction on the partition.
  *
- * A dead letter that is a whole message may have become good rows and bad
- * records.  The bad ones then are dead letters of their own, as they would be
- * if the message came now; unless they would take too much room.
+ * A message may have become good rows and bad records.  The bad ones then are
+ * dead letters of their own, as they would be if the message came now; unless
+ * they would take too much room.  A dead letter of a record is a message that
+ * has this record alone, so all are treated alike.
  *
  * Memory is bounded by BATCH_BYTES, or by one message if that is larger, and
  * by what the parser needs for one.
@@ -51,8 +52,11 @@ PG_FUNCTION_INFO_V1(logq_retry_dead_letters);
 #define BATCH_BYTES (8 * 1024 * 1024)
 /* a row must leave room for its lengths, here and on the partition */
 #define MAX_ROW_SIZE (MaxAllocSize - 64 * 1024)
-/* bad records that a message is taken apart for, and bytes of its copies */
-#define MAX_SPLIT 1000
+/*
+ * Bad records that a message is taken apart for, and bytes of them: each has a
+ * copy of what it shares with the others
+ */
+#define MAX_SPLIT 100000
 #define MAX_SPLIT_BYTES ((int64) 64 * 1024 * 1024)
 /* bytes of a reason */
 #define MAX_REASON 1000
@@ -453,13 +457,17 @@ static void
 judge(LogqRetry *r, LogqLetter *letter)
 {
 	LogqRecord *records;
+	int64		bytes = 0;
+	int			size = 0;
 	int			nrecords;
-	int			nmeant = 0;
 	int			i;
 
 	letter->fate = LOGQ_FATE_KEEP;
 	letter->reason = letter->refused;
 	letter->nbad = 0;
+	if (letter->bad != NULL)
+		pfree(letter->bad);
+	letter->bad = NULL;
 	/* a message without a value is no dead letter: this one was not kept */
 	if (letter->refused != NULL || letter->message.value.data == NULL)
 		return;
@@ -468,38 +476,44 @@ judge(LogqRetry *r, LogqLetter *letter)
 	nrecords = logq_parse(r->parser, &letter->message, &records);
 	for (i = 0; i < nrecords; i++)
 	{
-		const char *why;
+		const char *why = what_is_wrong(r, &records[i]);
 
-		if (!logq_retry_is_meant(letter, &records[i]))
-			continue;
-		nmeant++;
-		why = what_is_wrong(r, &records[i]);
 		if (why == NULL)
 			continue;
-		if (letter->bad == NULL)
-			letter->bad = palloc(Min(nrecords, MAX_SPLIT) *
-								 sizeof(LogqBadRecord));
-		if (letter->nbad < MAX_SPLIT)
+		if (letter->nbad == size && size < MAX_SPLIT)
 		{
-			letter->bad[letter->nbad].index = records[i].index;
-			letter->bad[letter->nbad].reason = unconstify(char *, why);
+			size = Min(Max(size * 4, 8), MAX_SPLIT);
+			letter->bad = letter->bad == NULL ?
+				palloc(size * sizeof(LogqBadRecord)) :
+				repalloc(letter->bad, size * sizeof(LogqBadRecord));
+		}
+		if (letter->nbad < size)
+		{
+			LogqBadRecord *bad = &letter->bad[letter->nbad];
+
+			bad->index = records[i].index;
+			bad->reason = unconstify(char *, why);
+			/* thousands of them may say the same */
+			if (letter->nbad > 0 && strcmp(bad[-1].reason, why) == 0)
+			{
+				bad->reason = bad[-1].reason;
+				pfree(unconstify(char *, why));
+			}
+			bytes += logq_record_source(r->parser, &records[i]).len;
 		}
 		letter->nbad++;
 	}
 
-	if (nmeant == 0 && letter->record >= 0)
-		letter->reason = psprintf("the message has no record %d",
-								  letter->record);
-	else if (letter->nbad == 0)
+	if (letter->nbad == 0)
 		letter->fate = LOGQ_FATE_TAKE;
-	else if (nmeant == 1)
+	else if (nrecords == 1)
 		letter->reason = letter->bad[0].reason;
-	else if (letter->nbad < nmeant && letter->nbad <= MAX_SPLIT &&
-			 letter->nbad * letter->bytes <= MAX_SPLIT_BYTES)
+	else if (letter->nbad < nrecords && letter->nbad <= MAX_SPLIT &&
+			 bytes <= MAX_SPLIT_BYTES)
 		letter->fate = LOGQ_FATE_SPLIT;
 	else
 		letter->reason = psprintf("%d of %d records are bad, record %d: %s",
-								  letter->nbad, nmeant, letter->bad[0].index,
+								  letter->nbad, nrecords, letter->bad[0].index,
 								  letter->bad[0].reason);
 }
 

@@ -34,7 +34,8 @@ typedef struct LogqLetter
 	int64		id;
 	uint32		xmin;			/* what it was when it was read */
 	char	   *topic;
-	int			record;			/* -1: the whole message */
+	int			record;			/* which one of a message it was; -1: the
+								 * message is whole */
 	LogqMessage message;
 	int64		bytes;
 	char	   *refused;		/* by the partition: why */
@@ -82,15 +83,6 @@ typedef struct LogqRetry
 
 /* set the parser to a topic */
 extern void logq_retry_use_topic(LogqRetry *r, const char *name);
-/* is this record of the message meant? */
-static inline bool
-logq_retry_is_meant(const LogqLetter *letter, const LogqRecord *record)
-{
-	/* one that stands for all of the message always is */
-	return letter->record < 0 || record->index < 0 ||
-		record->index == letter->record;
-}
-
 /* a text as a reason: not too long, and UTF-8 */
 extern char *logq_retry_reason(const char *text);
 

@@ -10,9 +10,9 @@
  * together, or not at all.  A row may lie on any partition, so nothing is
  * routed.
  *
- * Messages are parsed a second time when their rows are sent, by the same
- * settings: how many rows a message has is not limited, so they need not fit
- * into memory.
+ * Messages are parsed a second time when their rows are sent, or the records
+ * that are left over, by the same settings: these are not limited, so they
+ * need not fit into memory.
  *
  * Failure cases: what a partition refuses because of the data is rolled back
  * and told to the caller.  Other errors are thrown; the caller then closes the
@@ -33,6 +33,8 @@
 
 /* bytes that go to libpq at a time */
 #define SEND_CHUNK (64 * 1024)
+/* bytes of a statement that inserts left-over records, unless one is larger */
+#define INSERT_CHUNK (1024 * 1024)
 
 static const char copy_header[19] = "PGCOPY\n\377\r\n\0";
 static const char copy_trailer[2] = {'\377', '\377'};
@@ -181,58 +183,175 @@ lock_letters(LogqRetry *r, LogqLetter *letters, int n)
 }
 
 /*
- * Change the dead letters that are locked by what has been decided.  Refusals
- * are possible: what is split is inserted.
+ * The partition has done something else: rows of what stays would be written
+ * again and again.
+ */
+static void
+not_as_wanted(LogqRetry *r)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("partition \"%s\" did not change its dead letters as it was told to",
+					r->conn->name),
+			 errhint("See whether \"" LOGQ_DEAD_LETTER "\" has triggers, rules or policies there.")));
+}
+
+/* Records that become dead letters of their own: lists for one statement */
+typedef struct Leftovers
+{
+	StringInfoData ids;			/* of the dead letters that they come from */
+	StringInfoData indexes;
+	StringInfoData reasons;
+	StringInfoData payloads;
+	int			n;
+} Leftovers;
+
+/*
+ * Begin new lists.
+ */
+static void
+reset_leftovers(Leftovers *left)
+{
+	resetStringInfo(&left->ids);
+	resetStringInfo(&left->indexes);
+	resetStringInfo(&left->reasons);
+	resetStringInfo(&left->payloads);
+	left->n = 0;
+}
+
+/*
+ * Insert what is in the lists.  False: refused.
+ */
+static bool
+insert_leftovers(LogqRetry *r, Leftovers *left)
+{
+	StringInfoData sql;
+	PGresult   *res;
+	bool		as_wanted;
+
+	if (left->n == 0)
+		return true;
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "INSERT INTO " LOGQ_DEAD_LETTER
+					 " (received_at, cluster, topic, kafka_partition, kafka_offset, record, "
+					 "ts, key, headers, payload, reason, retried_at) "
+					 "SELECT d.received_at, d.cluster, d.topic, d.kafka_partition, d.kafka_offset, s.record, "
+					 "d.ts, d.key, d.headers, decode(s.payload, 'hex'), s.reason, now() "
+					 "FROM unnest('{%s}'::int8[], '{%s}'::int4[], ARRAY[%s]::text[], '{%s}'::text[]) "
+					 "WITH ORDINALITY AS s (id, record, reason, payload, n) "
+					 "JOIN " LOGQ_DEAD_LETTER " d ON d.id = s.id "
+					 "ORDER BY s.n",
+					 left->ids.data, left->indexes.data, left->reasons.data,
+					 left->payloads.data);
+	res = logq_seal_run(r->conn, sql.data);
+	if (PQresultStatus(res) != PGRES_COMMAND_OK)
+		return take_result(r, res, sql.data);
+	as_wanted = strtol(PQcmdTuples(res), NULL, 10) == left->n;
+	PQclear(res);
+	pfree(sql.data);
+	if (!as_wanted)
+		not_as_wanted(r);
+	reset_leftovers(left);
+	return true;
+}
+
+/*
+ * Append a record to the lists.
+ */
+static void
+append_leftover(Leftovers *left, const LogqLetter *letter,
+				const LogqBadRecord *bad, LogqText source)
+{
+	const char *separator = left->n > 0 ? "," : "";
+
+	appendStringInfo(&left->ids, "%s" INT64_FORMAT, separator, letter->id);
+	/* it still is the record that it was */
+	appendStringInfo(&left->indexes, "%s%d", separator,
+					 letter->record >= 0 ? letter->record : bad->index);
+	appendStringInfo(&left->reasons, "%s%s", separator,
+					 quote_literal_cstr(bad->reason));
+	appendStringInfoString(&left->payloads, separator);
+	enlargeStringInfo(&left->payloads, source.len * 2);
+	left->payloads.len += hex_encode(source.data, source.len,
+									 left->payloads.data + left->payloads.len);
+	left->payloads.data[left->payloads.len] = '\0';
+	left->n++;
+}
+
+/*
+ * Make dead letters of the bad records of those that are split.  False:
+ * refused.
+ */
+static bool
+split_letters(LogqRetry *r, const LogqLetter *letters, int n)
+{
+	Leftovers	left;
+	int			i;
+
+	initStringInfo(&left.ids);
+	initStringInfo(&left.indexes);
+	initStringInfo(&left.reasons);
+	initStringInfo(&left.payloads);
+	left.n = 0;
+	for (i = 0; i < n; i++)
+	{
+		const LogqLetter *letter = &letters[i];
+		LogqRecord *records;
+		int			nrecords;
+		int			bad = 0;
+		int			j;
+
+		if (!letter->locked || letter->fate != LOGQ_FATE_SPLIT)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		logq_retry_use_topic(r, letter->topic);
+		nrecords = logq_parse(r->parser, &letter->message, &records);
+		for (j = 0; j < nrecords && bad < letter->nbad; j++)
+		{
+			if (letter->bad[bad].index != records[j].index)
+				continue;
+			append_leftover(&left, letter, &letter->bad[bad],
+							logq_record_source(r->parser, &records[j]));
+			bad++;
+			if (left.payloads.len + left.reasons.len >= INSERT_CHUNK &&
+				!insert_leftovers(r, &left))
+				return false;
+		}
+		if (bad < letter->nbad)
+			elog(ERROR, "a record was bad, and is not there");
+	}
+	if (!insert_leftovers(r, &left))
+		return false;
+	pfree(left.ids.data);
+	pfree(left.indexes.data);
+	pfree(left.reasons.data);
+	pfree(left.payloads.data);
+	return true;
+}
+
+/*
+ * Change the dead letters that are locked by what has been decided.  False:
+ * refused.
  */
 static bool
 change_letters(LogqRetry *r, const LogqLetter *letters, int n)
 {
-	StringInfoData ids;
-	StringInfoData indexes;
-	StringInfoData reasons;
 	StringInfoData sql;
 	const char *separator = "";
 	PGresult   *res;
-	int64		wanted[3] = {0, 0, 0};	/* split, gone, kept */
+	int64		wanted[2] = {0, 0};	/* gone, kept */
 	bool		as_wanted = true;
 	int			i;
-	int			j;
+
+	if (!split_letters(r, letters, n))
+		return false;
+	for (i = 0; i < n; i++)
+		if (letters[i].locked)
+			wanted[letters[i].fate == LOGQ_FATE_KEEP ? 1 : 0]++;
 
 	initStringInfo(&sql);
-	initStringInfo(&ids);
-	initStringInfo(&indexes);
-	initStringInfo(&reasons);
-	for (i = 0; i < n; i++)
-	{
-		if (!letters[i].locked)
-			continue;
-		wanted[letters[i].fate == LOGQ_FATE_KEEP ? 2 : 1]++;
-		if (letters[i].fate != LOGQ_FATE_SPLIT)
-			continue;
-		for (j = 0; j < letters[i].nbad; j++)
-		{
-			appendStringInfo(&ids, "%s" INT64_FORMAT, separator,
-							 letters[i].id);
-			appendStringInfo(&indexes, "%s%d", separator,
-							 letters[i].bad[j].index);
-			appendStringInfo(&reasons, "%s%s", separator,
-							 quote_literal_cstr(letters[i].bad[j].reason));
-			separator = ",";
-			wanted[0]++;
-		}
-	}
-	appendStringInfo(&sql,
-					 "WITH split AS (INSERT INTO " LOGQ_DEAD_LETTER
-					 " (received_at, cluster, topic, kafka_partition, kafka_offset, record, "
-					 "ts, key, headers, payload, reason, retried_at) "
-					 "SELECT d.received_at, d.cluster, d.topic, d.kafka_partition, d.kafka_offset, s.record, "
-					 "d.ts, d.key, d.headers, d.payload, s.reason, now() "
-					 "FROM unnest('{%s}'::int8[], '{%s}'::int4[], ARRAY[%s]::text[]) AS s (id, record, reason) "
-					 "JOIN " LOGQ_DEAD_LETTER " d ON d.id = s.id "
-					 "ORDER BY d.id, s.record RETURNING 1), ",
-					 ids.data, indexes.data, reasons.data);
-
-	appendStringInfoString(&sql, "gone AS (DELETE FROM " LOGQ_DEAD_LETTER
+	appendStringInfoString(&sql, "WITH gone AS (DELETE FROM " LOGQ_DEAD_LETTER
 						   " WHERE id = ANY (");
 	append_ids(&sql, letters, n, false, false);
 	appendStringInfoString(&sql, ") RETURNING 1), "
@@ -241,7 +360,6 @@ change_letters(LogqRetry *r, const LogqLetter *letters, int n)
 						   "FROM unnest(");
 	append_ids(&sql, letters, n, false, true);
 	appendStringInfoString(&sql, ", ARRAY[");
-	separator = "";
 	for (i = 0; i < n; i++)
 	{
 		if (!letters[i].locked || letters[i].fate != LOGQ_FATE_KEEP)
@@ -253,27 +371,18 @@ change_letters(LogqRetry *r, const LogqLetter *letters, int n)
 	}
 	appendStringInfoString(&sql,
 						   "]::text[]) AS k (id, reason) WHERE d.id = k.id RETURNING 1) "
-						   "SELECT (SELECT count(*) FROM split), "
-						   "(SELECT count(*) FROM gone), (SELECT count(*) FROM kept)");
+						   "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM kept)");
 
 	res = logq_seal_run(r->conn, sql.data);
 	if (PQresultStatus(res) != PGRES_TUPLES_OK)
 		return take_result(r, res, sql.data);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < lengthof(wanted); i++)
 		as_wanted = as_wanted && PQntuples(res) == 1 &&
 			strtoll(PQgetvalue(res, 0, i), NULL, 10) == wanted[i];
 	PQclear(res);
 	pfree(sql.data);
-	pfree(ids.data);
-	pfree(indexes.data);
-	pfree(reasons.data);
-	/* rows of what stays would be written again and again */
 	if (!as_wanted)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("partition \"%s\" did not change its dead letters as it was told to",
-						r->conn->name),
-				 errhint("See whether \"" LOGQ_DEAD_LETTER "\" has triggers, rules or policies there.")));
+		not_as_wanted(r);
 	return true;
 }
 
@@ -319,8 +428,6 @@ send_letter(LogqRetry *r, const LogqLetter *letter, StringInfo buf)
 	nrecords = logq_parse(r->parser, &letter->message, &records);
 	for (i = 0; i < nrecords; i++)
 	{
-		if (!logq_retry_is_meant(letter, &records[i]))
-			continue;
 		if (bad < letter->nbad &&
 			letter->bad[bad].index == records[i].index)
 		{

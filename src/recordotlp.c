@@ -352,8 +352,41 @@ service_of(LogqParser *parser, int list)
 }
 
 /*
- * An id in lower case; none if it is empty or all zeros.  One that is not
- * hexadecimal is taken as it is.
+ * Base64 of an id's 16 or 8 bytes as hexadecimal digits, if it is some.
+ * OTLP wants ids in hexadecimal, but protobuf's own JSON has bytes that way.
+ */
+static void
+decode_id(LogqParser *parser, LogqText *id)
+{
+	static const char digits[] = "0123456789abcdef";
+	static const char base64[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	int			padding = id->len == 24 ? 2 : 1;
+	char		hex[36];
+	int			len = 0;
+	uint32		bits = 0;
+
+	if ((id->len != 24 && id->len != 12) ||
+		memcmp(id->data + id->len - padding, "==", padding) != 0)
+		return;
+	for (int i = 0; i < id->len - padding; i++)
+	{
+		const char *c = memchr(base64, id->data[i], 64);
+
+		if (c == NULL)
+			return;
+		/* three digits for two characters, the last of which is left over */
+		bits = bits << 6 | (uint32) (c - base64);
+		hex[len++] = digits[i % 2 == 0 ? bits >> 2 & 15 : bits >> 4 & 15];
+		if (i % 2 == 1)
+			hex[len++] = digits[bits & 15];
+	}
+	*id = logq_arena_copy(&parser->arena, hex, id->len == 24 ? 32 : 16);
+}
+
+/*
+ * An id in lower case; none if it is empty or all zeros.  One that is neither
+ * hexadecimal nor base64 is taken as it is.
  */
 static LogqText
 id_text(LogqParser *parser, int node)
@@ -366,6 +399,7 @@ id_text(LogqParser *parser, int node)
 	if (!is_type(&parser->tree, node, LOGQ_JSON_STRING))
 		return logq_no_text();
 	id = logq_record_text(parser, node);
+	decode_id(parser, &id);
 	for (int i = 0; i < id.len; i++)
 	{
 		char		c = id.data[i];

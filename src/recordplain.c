@@ -16,6 +16,7 @@
  * Fluent Bit and Vector run beside containers, so what else they know about
  * these tells the service where the object does not: the labels that
  * Kubernetes recommends, or the container's name.  These stay attributes.
+ * Both read systemd's journal, whose fields have names of their own.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,6 +62,10 @@ typedef enum Member
 	M_SOURCE_TYPE,
 	M_KUBERNETES,
 	M_CONTAINER_NAME,
+	M_JOURNAL_MESSAGE,
+	M_JOURNAL_PRIORITY,
+	M_JOURNAL_IDENTIFIER,
+	M_JOURNAL_UNIT,
 	M_RESOURCE_LOGS,
 	M_COUNT
 } Member;
@@ -92,11 +97,13 @@ static const MemberName member_names[] = {
 	NAME("service", M_SERVICE),
 	NAME("traceId", M_TRACEID),
 	NAME("appname", M_APPNAME),
+	NAME("MESSAGE", M_JOURNAL_MESSAGE),
 	NAME("trace_id", M_TRACE_ID),
 	NAME("severity", M_SEVERITY),
 	NAME("trace.id", M_TRACE_DOT_ID),
 	NAME("datetime", M_DATETIME),
 	NAME("loglevel", M_LOGLEVEL),
+	NAME("PRIORITY", M_JOURNAL_PRIORITY),
 	NAME("timestamp", M_TIMESTAMP),
 	NAME("levelname", M_LEVELNAME),
 	NAME("log.level", M_LOG_LEVEL),
@@ -109,10 +116,12 @@ static const MemberName member_names[] = {
 	NAME("resourceLogs", M_RESOURCE_LOGS),
 	NAME("severity_text", M_SEVERITY_TEXT),
 	NAME("resource_logs", M_RESOURCE_LOGS),
+	NAME("_SYSTEMD_UNIT", M_JOURNAL_UNIT),
 	NAME("container_name", M_CONTAINER_NAME),
+	NAME("SYSLOG_IDENTIFIER", M_JOURNAL_IDENTIFIER),
 };
 
-#define LONGEST_NAME 14
+#define LONGEST_NAME 17
 
 /* an object, while it becomes a row */
 typedef struct Plain
@@ -133,7 +142,7 @@ member_of(const char *key, int len)
 {
 	/* places in member_names by length, and one behind the last */
 	static const uint8 first[LONGEST_NAME + 2] = {
-		0, 0, 0, 1, 5, 8, 10, 10, 14, 19, 22, 24, 26, 29, 31, 32
+		0, 0, 0, 1, 5, 8, 10, 10, 15, 21, 24, 26, 28, 31, 34, 35, 35, 35, 36
 	};
 
 	if (len > LONGEST_NAME)
@@ -213,7 +222,8 @@ format_of(const Plain *plain)
 		return LOGQ_FORMAT_VECTOR;
 	if (found[M_KUBERNETES] >= 0 ||
 		(found[M_LOG] >= 0 && found[M_AT_TIMESTAMP] >= 0 &&
-		 tree->nodes[found[M_LOG]].type == LOGQ_JSON_STRING))
+		 tree->nodes[found[M_LOG]].type == LOGQ_JSON_STRING) ||
+		(found[M_JOURNAL_MESSAGE] >= 0 && found[M_AT_TIMESTAMP] >= 0))
 		return LOGQ_FORMAT_FLUENTBIT;
 	return LOGQ_FORMAT_JSON;
 }
@@ -315,6 +325,18 @@ take_level(Plain *plain, LogqRecord *record)
 			return;
 		}
 	}
+	if (plain->format != LOGQ_FORMAT_JSON)
+	{
+		const char *level = level_of(plain, plain->found[M_JOURNAL_PRIORITY],
+									 true);
+
+		if (level != NULL)
+		{
+			drop(plain, plain->found[M_JOURNAL_PRIORITY]);
+			record->level = logq_text_of(level);
+			return;
+		}
+	}
 	/* the Elastic Common Schema's log.level, not flattened */
 	if (plain->found[M_LOG] >= 0)
 		record->level =
@@ -412,8 +434,13 @@ take_service(Plain *plain, LogqRecord *record)
 			return;
 		}
 	}
-	if (plain->format != LOGQ_FORMAT_JSON)
-		record->service = container_service(plain);
+	if (plain->format == LOGQ_FORMAT_JSON)
+		return;
+	record->service = container_service(plain);
+	if (record->service.data == NULL)
+		record->service = string_of(plain, plain->found[M_JOURNAL_IDENTIFIER]);
+	if (record->service.data == NULL)
+		record->service = string_of(plain, plain->found[M_JOURNAL_UNIT]);
 }
 
 /*
@@ -441,6 +468,13 @@ take_message(Plain *plain, LogqRecord *record)
 				text->len--;
 		}
 		return;
+	}
+	if (plain->format != LOGQ_FORMAT_JSON &&
+		plain->found[M_JOURNAL_MESSAGE] >= 0)
+	{
+		drop(plain, plain->found[M_JOURNAL_MESSAGE]);
+		record->message =
+			logq_record_text(plain->parser, plain->found[M_JOURNAL_MESSAGE]);
 	}
 }
 

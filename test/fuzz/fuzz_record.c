@@ -43,10 +43,11 @@ static const char *const templates[] = {
 	"{\"ts\":1700000000.123,\"severity\":3,\"app\":\"a\",\"log\":{\"level\":\"warn\"},\"trace\":{\"id\":\"x\"},\"date\":1}",
 	"[{\"time\":\"1700000000123456789\",\"lvl\":30,\"msg\":\"\"},{\"datetime\":\"20240102T030405Z\",\"body\":[]},1]",
 	"{\"resourceLogs\":[{\"resource\":{\"attributes\":[{\"key\":\"service.name\",\"value\":{\"stringValue\":\"s\"}},{\"key\":\"k\",\"value\":{\"intValue\":\"1\"}}]},\"scopeLogs\":[{\"scope\":{\"name\":\"n\",\"version\":\"v\",\"attributes\":[]},\"logRecords\":[{\"timeUnixNano\":\"1700000000123456789\",\"severityNumber\":9,\"severityText\":\"x\",\"body\":{\"kvlistValue\":{\"values\":[{\"key\":\"a\",\"value\":{\"doubleValue\":\"1e5\"}}]}},\"attributes\":[{\"key\":\"b\",\"value\":{\"arrayValue\":{\"values\":[{\"boolValue\":true},{\"bytesValue\":\"AA==\"}]}}}],\"flags\":1,\"traceId\":\"AB\",\"spanId\":\"CD\",\"droppedAttributesCount\":1,\"eventName\":\"e\"}]}]}]}",
-	"{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"log_records\":[{\"observed_time_unix_nano\":1,\"severity_number\":\"SEVERITY_NUMBER_INFO2\",\"body\":{\"array_value\":{\"values\":[{\"int_value\":1}]}},\"trace_id\":\"00\"}]}]}]}",
+	"{\"resource_logs\":[{\"instrumentation_library_logs\":[{\"instrumentation_library\":{},\"log_records\":[{\"observed_time_unix_nano\":1,\"severity_number\":\"SEVERITY_NUMBER_INFO2\",\"body\":{\"array_value\":{\"values\":[{\"int_value\":1}]}},\"trace_id\":\"W47/95gDgQPSabYzgT/GDA==\",\"span_id\":\"7uGbfsPBsXQ=\"}]}]}]}",
 	"{\"resourceLogs\":[{\"resource\":{\"attributes\":[]},\"scopeLogs\":[{\"scope\":{\"name\":\"n\"},\"logRecords\":[{\"body\":{\"stringValue\":\"a\"}},{\"timeUnixNano\":\"x\"},1]},2,{\"logRecords\":3},{\"logs\":[{},{}]}]},4,{\"scopeLogs\":{}},{\"scope_logs\":[{\"log_records\":[{}]}]}]}",
 	"[{\"resource_logs\":[{\"instrumentationLibraryLogs\":[{\"instrumentationLibrary\":{},\"logRecords\":[{},{}]}]}]},{\"resourceLogs\":5},{\"msg\":\"m\"},[],6]",
 	"{\"@timestamp\":1700000000.123456,\"log\":\"x\\r\\n\",\"kubernetes\":{\"labels\":{\"app.kubernetes.io/name\":\"n\",\"k8s-app\":\"\"},\"container_name\":\"c\"},\"container_name\":\"/d\"}",
+	"{\"@timestamp\":1700000000.5,\"PRIORITY\":\"3\",\"SYSLOG_IDENTIFIER\":\"i\",\"_SYSTEMD_UNIT\":\"u\",\"MESSAGE\":\"m\"}",
 	"{\"appname\":\"a\",\"kubernetes\":{\"pod_labels\":{\"app\":\"\\u0061\"}},\"message\":\"m\",\"severity\":\"notice\",\"source_type\":\"syslog\",\"timestamp\":\"2023-11-14T22:13:19Z\"}",
 };
 

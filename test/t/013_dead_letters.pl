@@ -56,6 +56,16 @@ sub otlp
 	  . ']}]}]}';
 }
 
+# The same without blanks outside of its objects, as the parser takes it apart
+sub alone
+{
+	my ($message) = @_;
+
+	$message =~ s/^\{"resourceLogs": \[\{"resource": /{"resourceLogs":[{"resource":/;
+	$message =~ s/, "scopeLogs": \[\{"logRecords": \[/,"scopeLogs":[{"logRecords":[/;
+	return $message;
+}
+
 # Messages in the log of a partition, as stored there
 sub messages
 {
@@ -160,12 +170,10 @@ clear();
 
 my @three = ([ $nano, 'rec 0' ], [ $nano, 'rec 1' ], [ $nano, 'rec 2' ]);
 
-letter('p1', payload => otlp(@three), record => 1);
-my $lost = letter('p1', payload => otlp(@three), record => 7);
-is($c->sql('SELECT * FROM logq.retry_dead_letters() LIMIT 1'), 'p1|1|1|1',
-	'records of messages');
-is(messages('p1', 'rec%'), 'rec 1', 'only the one that was meant');
-like(reason('p1', $lost), qr/no record 7/, 'and no other for one that is missing');
+letter('p1', payload => otlp([ $nano, 'rec 7' ]), record => 7);
+is($c->sql('SELECT * FROM logq.retry_dead_letters() LIMIT 1'), 'p1|1|1|0',
+	'a record of a message');
+is(messages('p1', 'rec%'), 'rec 7', 'whichever it was');
 letter('p2', payload => otlp(@three));
 is($c->sql("SELECT * FROM logq.retry_dead_letters() WHERE partition = 'p2'"),
 	'p2|1|3|0', 'a whole message');
@@ -177,11 +185,29 @@ letter('p3', payload => otlp([ $nano, 'mix 0' ], [ '1000000000', 'mix 1' ],
 is($c->sql("SELECT * FROM logq.retry_dead_letters() WHERE partition = 'p3'"),
 	'p3|1|2|2', 'some records are good');
 is(messages('p3', 'mix%'), 'mix 0,mix 2', 'they become rows');
-is($c->on('p3', "SELECT string_agg(record::text, ',' ORDER BY id), count(DISTINCT payload), min(convert_from(key, 'UTF8')), bool_and(reason <> 'because' AND retried_at IS NOT NULL AND ts IS NOT NULL), min(kafka_offset) = $offset, min(topic) FROM logq_store.dead_letter"),
-	'1,3|1|mixed|t|t|web', 'the others are dead letters of their own');
+is($c->on('p3', "SELECT string_agg(record::text, ',' ORDER BY id), string_agg(convert_from(payload, 'UTF8'), ' ' ORDER BY id), min(convert_from(key, 'UTF8')), bool_and(reason <> 'because' AND retried_at IS NOT NULL AND ts IS NOT NULL), min(kafka_offset) = $offset, min(topic) FROM logq_store.dead_letter"),
+	'1,3|' . join(' ', map { alone(otlp($_)) } [ '1000000000', 'mix 1' ], [ '2000000000', 'mix 3' ])
+	  . '|mixed|t|t|web', 'the others are dead letters of their own, each by itself');
 is($c->sql("SELECT * FROM logq.retry_dead_letters() WHERE partition = 'p3'"),
 	'p3|0|0|2', 'which stay');
 is(messages('p3', 'mix%'), 'mix 0,mix 2', 'and nothing comes twice');
+clear();
+
+# a record that is several by the settings of now stays the record that it was
+letter('p3', payload => '[' . json('part 0') . ', 1, ' . json('part 1', ts => 'never') . ', "' . ('x' x 900_000) . '"]', record => 5);
+is($c->sql("SELECT * FROM logq.retry_dead_letters() WHERE partition = 'p3'"),
+	'p3|1|1|3', 'an array');
+is($c->on('p3', "SELECT string_agg(concat_ws(' ', record, left(convert_from(payload, 'UTF8'), 20), octet_length(payload)), ',' ORDER BY id) FROM logq_store.dead_letter"),
+	'5 [1] 3,5 {"timestamp": "never 78,5 ["xxxxxxxxxxxxxxxxxx 900004',
+	'what is left of it, more than a statement has');
+clear();
+
+# thousands of them
+letter('p3', payload => '[' . json('one') . (',{"ts":"never"}' x 30_000) . ']');
+is($c->sql("SELECT * FROM logq.retry_dead_letters() WHERE partition = 'p3'"),
+	'p3|1|1|30000', 'one good record among thousands');
+is($c->on('p3', "SELECT count(DISTINCT record), sum(octet_length(payload)) FROM logq_store.dead_letter"),
+	'30000|420000', 'the others take no more room than before');
 clear();
 
 my $all = letter('p3', payload => otlp([ '1000000000', 'x' ], [ '1000000000', 'y' ]));

@@ -365,8 +365,11 @@ static const Case otlp_cases[] = {
 	{RECORD("\"attributes\":{\"a\":1}"), "service: s\n"},
 	{RECORD("\"traceId\":\"ABCDEF0123456789abcdef0123456789\",\"spanId\":\"00F0\""),
 	"service: s\ntrace_id: abcdef0123456789abcdef0123456789\nattrs: {\"span_id\":\"00f0\"}\n"},
-	{RECORD("\"traceId\":\"q83vASNFZ4mrze8BI0VniQ==\",\"spanId\":\"\\\"\""),
-	"service: s\ntrace_id: q83vASNFZ4mrze8BI0VniQ==\nattrs: {\"span_id\":\"\\\"\"}\n"},
+	{RECORD("\"traceId\":\"q83vASNFZ4mrze8BI0VniQ==\",\"spanId\":\"7uGbfsPBsXQ=\""),
+	"service: s\ntrace_id: abcdef0123456789abcdef0123456789\nattrs: {\"span_id\":\"eee19b7ec3c1b174\"}\n"},
+	{RECORD("\"traceId\":\"AAAAAAAAAAAAAAAAAAAAAA==\",\"spanId\":\"AAAAAAAAAAA=\""), "service: s\n"},
+	{RECORD("\"traceId\":\"q83vASNFZ4mrze8BI0Vn.Q==\",\"spanId\":\"\\\"\""),
+	"service: s\ntrace_id: q83vASNFZ4mrze8BI0Vn.Q==\nattrs: {\"span_id\":\"\\\"\"}\n"},
 	{RECORD("\"traceId\":17,\"flags\":0,\"droppedAttributesCount\":0,\"eventName\":\"\""),
 	"service: s\n"},
 	{RECORD("\"flags\":\"257\",\"droppedAttributesCount\":\"2\",\"eventName\":\"e\""),
@@ -389,6 +392,11 @@ static const Case fluentbit_cases[] = {
 	{"{\"kubernetes\":\"no\",\"container_name\":\"/\"}",
 	"service: /\nattrs: {\"kubernetes\":\"no\",\"container_name\":\"/\"}\n"},
 	{"{\"appname\":\"a\"}", "attrs: {\"appname\":\"a\"}\n"},
+	/* the journal */
+	{"{\"PRIORITY\":\"4\",\"MESSAGE\":\"m\",\"_SYSTEMD_UNIT\":\"u\",\"SYSLOG_IDENTIFIER\":\"i\"}",
+	"level: WARN\nservice: i\nmessage: m\nattrs: {\"_SYSTEMD_UNIT\":\"u\",\"SYSLOG_IDENTIFIER\":\"i\"}\n"},
+	{"{\"PRIORITY\":\"x\",\"level\":\"INFO\",\"MESSAGE\":\"m\",\"msg\":\"own\",\"_SYSTEMD_UNIT\":\"u\"}",
+	"level: INFO\nservice: u\nmessage: own\nattrs: {\"PRIORITY\":\"x\",\"MESSAGE\":\"m\",\"_SYSTEMD_UNIT\":\"u\"}\n"},
 };
 
 static const Case vector_cases[] = {
@@ -403,6 +411,8 @@ static const Case vector_cases[] = {
 static const Case json_cases[] = {
 	{"{\"kubernetes\":{\"container_name\":\"c\"},\"appname\":\"a\",\"source_type\":\"t\"}",
 	"attrs: {\"kubernetes\":{\"container_name\":\"c\"},\"appname\":\"a\",\"source_type\":\"t\"}\n"},
+	{"{\"MESSAGE\":\"m\",\"PRIORITY\":\"3\",\"SYSLOG_IDENTIFIER\":\"i\",\"_SYSTEMD_UNIT\":\"u\"}",
+	"attrs: {\"MESSAGE\":\"m\",\"PRIORITY\":\"3\",\"SYSLOG_IDENTIFIER\":\"i\",\"_SYSTEMD_UNIT\":\"u\"}\n"},
 	{"{\"resourceLogs\":[]}", "attrs: {\"resourceLogs\":[]}\n"},
 };
 

@@ -135,7 +135,7 @@ main(int argc, char **argv)
 		return 0;
 	}
 	n = scandir(FOLDER, &entries, is_message, alphasort);
-	ok(n >= 18, "%d messages in " FOLDER, n);
+	ok(n >= 22, "%d messages in " FOLDER, n);
 	for (int i = 0; i < n; i++)
 	{
 		entries[i]->d_name[strlen(entries[i]->d_name) - 5] = '\0';
