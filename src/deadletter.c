@@ -499,7 +499,9 @@ judge(LogqRetry *r, LogqLetter *letter)
 				bad->reason = bad[-1].reason;
 				pfree(unconstify(char *, why));
 			}
-			bytes += logq_record_source(r->parser, &records[i]).len;
+			/* key and headers are copied with each of them */
+			bytes += (int64) logq_record_source(r->parser, &records[i]).len +
+				letter->message.key.len + letter->message.headers.len;
 		}
 		letter->nbad++;
 	}
@@ -664,6 +666,8 @@ logq_retry_dead_letters(PG_FUNCTION_ARGS)
 	LogqRetry	r;
 	ListCell   *lc;
 
+	/* also on a standby: what is changed is elsewhere, so nobody else objects */
+	PreventCommandIfReadOnly("logq.retry_dead_letters()");
 	InitMaterializedSRF(fcinfo, 0);
 	MemSet(&r, 0, sizeof(r));
 	r.cxt = AllocSetContextCreate(CurrentMemoryContext, "logq dead letters",

@@ -127,7 +127,11 @@ logq_worker_init(void)
 {
 	BackgroundWorker worker;
 
-	if (!process_shared_preload_libraries_in_progress)
+	/*
+	 * Not while pg_upgrade runs: it has read the old server's next transaction
+	 * id before, and rows that a worker writes here would be of the future.
+	 */
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	MemSet(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;

@@ -226,6 +226,7 @@ logq_add_topic(PG_FUNCTION_ARGS)
 	logq_topic_apply_options(&topic, options);
 	foreach(lc, options)
 		logq_topic_check_privilege(((LogqTopicOption *) lfirst(lc))->name);
+	logq_topic_check_identity(&topic);
 	problem = logq_reader_check(&topic);
 	if (problem != NULL)
 		ereport(ERROR,

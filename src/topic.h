@@ -30,6 +30,8 @@ extern List *logq_topic_read_options(Jsonb *jb);
 extern void logq_topic_apply_options(LogqTopic *topic, List *options);
 /* may the current user set an option? */
 extern void logq_topic_check_privilege(const char *name);
+/* may the current user let the topic use what the server itself can prove? */
+extern void logq_topic_check_identity(const LogqTopic *topic);
 /* those options that are secret, or all others, as jsonb; *n: how many */
 extern Datum logq_topic_select_options(List *options, bool secret, int *n);
 

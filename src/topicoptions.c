@@ -119,11 +119,15 @@ is_file(const char *name)
 static void
 check_property(const LogqTopicOption *option)
 {
+	const char *name = option->name;
 	const char *hint = NULL;
 	int			i;
 
+	/* librdkafka takes "topic.NAME" for a topic's property NAME */
+	if (strncmp(name, "topic.", 6) == 0)
+		name += 6;
 	for (i = 0; i < lengthof(refused); i++)
-		if (strcmp(option->name, refused[i].name) == 0)
+		if (strcmp(name, refused[i].name) == 0)
 			hint = refused[i].hint;
 	if (ends_with(option->name, "_cb"))
 		hint = TEXT_HINT;
@@ -161,6 +165,47 @@ logq_topic_check_privilege(const char *name)
 			 errdetail("Only roles with privileges of the role \"%s\" may name files of the server.",
 					   "pg_read_server_files"),
 			 errhint("Certificates and keys can be given as text, in properties such as \"ssl.ca.pem\".")));
+}
+
+/*
+ * May the current user let the reader prove who it is by what belongs to the
+ * server: Kerberos tickets and keytabs of its operating system's user, or the
+ * identity that a cloud gives to the machine?  Tokens would even be sent to
+ * any broker that the user names.
+ */
+void
+logq_topic_check_identity(const LogqTopic *topic)
+{
+	const char *mechanism = "GSSAPI";	/* librdkafka's default */
+	const char *what = NULL;
+	bool		sasl = false;
+	int			i;
+
+	for (i = 0; i < topic->nproperties; i++)
+	{
+		const char *name = topic->properties[2 * i];
+		const char *value = topic->properties[2 * i + 1];
+
+		if (strcmp(name, "security.protocol") == 0)
+			sasl = pg_strncasecmp(value, "sasl", 4) == 0;
+		else if (strcmp(name, "sasl.mechanism") == 0 ||
+				 strcmp(name, "sasl.mechanisms") == 0)
+			mechanism = value;
+		else if (strcmp(name, "sasl.oauthbearer.metadata.authentication.type") == 0 &&
+				 strcmp(value, "none") != 0)
+			what = name;
+	}
+	if (sasl && pg_strcasecmp(mechanism, "GSSAPI") == 0)
+		what = "sasl.mechanism";
+	if (what == NULL ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set property \"%s\"", what),
+			 errdetail("Only roles with privileges of the role \"%s\" may use the server's own credentials.",
+					   "pg_read_server_files"),
+			 errhint("Set \"sasl.mechanism\" to one that uses a password or a client secret.")));
 }
 
 /*

@@ -64,6 +64,8 @@ static const Property forced[] = {
 	{"enable.partition.eof", "true"},
 	{"allow.auto.create.topics", "false"},
 	{"log.queue", "true"},
+	/* or logq_on_log() would not hear of CLUSTERID */
+	{"log_level", "6"},
 	{NULL, NULL}
 };
 
