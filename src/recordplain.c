@@ -149,7 +149,9 @@ member_of(const char *key, int len)
 		return M_COUNT;
 	for (int i = first[len]; i < first[len + 1]; i++)
 	{
-		if (memcmp(key, member_names[i].name, len) == 0)
+		/* few that are as long begin alike */
+		if (key[0] == member_names[i].name[0] &&
+			memcmp(key, member_names[i].name, len) == 0)
 			return member_names[i].member;
 	}
 	return M_COUNT;

@@ -311,11 +311,29 @@ foreach my $i (0 .. $#bad)
 }
 is($s->query("SELECT sum(dead_letters), sum(rows) FROM logq.stat_ingest WHERE topic = 'dead'"),
 	'8|2', 'dead letters: they are counted');
+# of a message with several records, the one that is bad
+$kafka->create_topic('dead_records', partitions => 1);
+add_topic('dead_records');
+$kafka->produce('dead_records', [
+	'[' . join(',', map { qq({"message": "r$_", "service": "s$_", "ts": ) . ($_ == 3 ? 946684799 : $now) . '}' } 0 .. 5) . ']',
+	'{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"o"}}]},"scopeLogs":[{"logRecords":['
+	  . join(',', map { '{"timeUnixNano":"' . ($_ == 4 ? 946684799 : $now) . qq(000000000","body":{"stringValue":"o$_"}}) } 0 .. 5)
+	  . ']}]}]}' ]);
+caught_up('dead_records');
+is($s->query("SELECT count(*), count(DISTINCT message) FROM logq.logs WHERE message ~ '^[or][0-5]\$'"),
+	'10|10', 'dead letters of records: their neighbours come');
+is($s->query("SELECT record, length(payload) < 200 FROM logq.dead_letters WHERE topic = 'dead_records' ORDER BY kafka_offset"),
+	"3|t\n4|t", 'dead letters of records: each on its own');
+
 setting('logq.ingest_max_message', '1MB');
 setting('logq.ingest_max_age', '20000d');
 LogqTest::poll(sub { return $s->query('SHOW logq.ingest_max_age') eq '20000d'; });
 is($s->query("SELECT sum(taken), sum(rows), sum(left_over) FROM logq.retry_dead_letters('dead')"),
 	'2|2|6', 'dead letters: two are taken once settings let them');
+is($s->query("SELECT sum(taken), sum(rows), sum(left_over) FROM logq.retry_dead_letters('dead_records')"),
+	'2|2|0', 'dead letters of records: they are taken, too');
+is($s->query("SELECT message, service, extract(year FROM ts) FROM logq.logs WHERE message IN ('r3', 'o4') ORDER BY 1"),
+	"o4|o|1999\nr3|s3|1999", 'dead letters of records: as rows, nothing else with them');
 is($s->query("SELECT sum(taken), sum(rows), sum(left_over) FROM logq.retry_dead_letters()"),
 	'0|0|6', 'dead letters: ... once');
 is($s->query("SELECT left(message, 2), length(message) FROM logq.logs WHERE message LIKE 'd4 %' OR message = 'd5' ORDER BY 1"),
