@@ -6,12 +6,76 @@
  *
  * No other file of logq tests PG_VERSION_NUM or a LIBPQ_HAS_ symbol.
  *
+ * The parser of messages is also compiled as frontend code, for tests: for it,
+ * there is nothing here but the JSON lexer.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef LOGQ_COMPAT_H
 #define LOGQ_COMPAT_H
 
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
 #include "postgres.h"
+#endif
+
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "logq supports PostgreSQL 15 to 18"
+#endif
+
+/* ---------- the JSON lexer ---------- */
+
+/*
+ * Set up a lexer over UTF-8 text, without allocating anything, and without
+ * unescaping: so lexing can only return codes, in all versions.  In 15 with
+ * unescaping it could also throw, in a database that is not UTF-8.
+ */
+static inline void
+logq_json_lexer_init(JsonLexContext *lex, const char *text, int len)
+{
+#if PG_VERSION_NUM >= 170000
+	makeJsonLexContextCstringLen(lex, text, len, PG_UTF8, false);
+#else
+	memset(lex, 0, sizeof(*lex));
+	lex->input = (char *) text;
+	lex->input_length = len;
+	lex->input_encoding = PG_UTF8;
+	lex->token_terminator = lex->input;
+	lex->line_start = lex->input;
+	lex->line_number = 1;
+#endif
+}
+
+#ifdef FRONTEND
+/*
+ * For tests: does PostgreSQL's own parser take this text, with all escapes?
+ */
+static inline bool
+logq_json_accepts(const char *text, int len)
+{
+	JsonLexContext *lex;
+	bool		accepts;
+
+#if PG_VERSION_NUM >= 170000
+	lex = makeJsonLexContextCstringLen(NULL, text, len, PG_UTF8, true);
+	accepts = pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+	freeJsonLexContext(lex);
+#else
+	lex = makeJsonLexContextCstringLen((char *) text, len, PG_UTF8, true);
+	accepts = pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+	pfree(lex->strval->data);
+	pfree(lex->strval);
+	pfree(lex);
+#endif
+	return accepts;
+}
+#endif
+
+#ifndef FRONTEND
 
 #include "catalog/pg_class.h"
 #include "commands/explain.h"
@@ -23,10 +87,6 @@
 #include "parser/parsetree.h"
 #include "utils/pg_locale.h"
 #include "utils/rel.h"
-
-#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
-#error "logq supports PostgreSQL 15 to 18"
-#endif
 
 #if PG_VERSION_NUM >= 160000
 #include "parser/parse_relation.h"
@@ -142,5 +202,7 @@ logq_ctype_is_c(Oid collation)
 #else
 #define LOGQ_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
+
+#endif							/* FRONTEND */
 
 #endif							/* LOGQ_COMPAT_H */

@@ -22,7 +22,7 @@
 #include "postgres.h"
 #endif
 
-#include "compat_json.h"
+#include "compat.h"
 #include "jsontree.h"
 
 /* nodes that are kept from one text to the next */

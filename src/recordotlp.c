@@ -21,7 +21,7 @@
 #include "postgres.h"
 #endif
 
-#include "compat_json.h"
+#include "compat.h"
 #include "recordint.h"
 
 /*

@@ -31,7 +31,7 @@
  */
 #include "postgres_fe.h"
 
-#include "compat_json.h"
+#include "compat.h"
 #include "record.h"
 
 #define STEERING 4

@@ -13,7 +13,7 @@
 
 #include <malloc.h>
 
-#include "compat_json.h"
+#include "compat.h"
 #include "recorddump.h"
 #include "recordint.h"
 
