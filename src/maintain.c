@@ -138,6 +138,8 @@ logq_set_retention(PG_FUNCTION_ARGS)
 	bool		found = false;
 	int			nestlevel;
 
+	/* also on a standby: what is changed is elsewhere, so nobody else objects */
+	PreventCommandIfReadOnly("logq.set_retention()");
 	if (!PG_ARGISNULL(0))
 	{
 		Interval	zero = {0};

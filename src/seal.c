@@ -665,6 +665,8 @@ logq_seal(PG_FUNCTION_ARGS)
 	bool		found = false;
 	ListCell   *lc;
 
+	/* also on a standby: what is changed is elsewhere, so nobody else objects */
+	PreventCommandIfReadOnly("logq.seal()");
 	if (!PG_ARGISNULL(0))
 		partition = NameStr(*PG_GETARG_NAME(0));
 	if (!PG_ARGISNULL(1))
