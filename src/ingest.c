@@ -324,6 +324,11 @@ check_settings(void *arg)
 	{
 		run->leave_at = 0;
 		set_limits();
+		/* also without messages, that was long enough */
+		if (run->open &&
+			TimestampDifferenceExceeds(run->opened_at, GetCurrentTimestamp(),
+									   MAX_RETRY_MS))
+			backoff = 0;
 	}
 }
 

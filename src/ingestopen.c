@@ -70,6 +70,11 @@
  * know the end of its log at once.
  */
 #define BEYOND_END_MS 15000
+/*
+ * Seen again after a longer time, it counts as another time.  Runs that fail
+ * begin every half a minute.
+ */
+#define BEYOND_FORGET_MS 90000
 
 /* ---------- sinks ---------- */
 
@@ -297,6 +302,17 @@ logq_sink_was_committed(LogqRun *run, LogqSink *sink)
 
 /* ---------- where a kpart begins ---------- */
 
+/*
+ * The epoch after another one; 0: after none.  By the clock, since partitions
+ * that are not here now may know higher ones than we do, and come back: no two
+ * routings shall have the same.
+ */
+static int64
+next_epoch(int64 epoch)
+{
+	return Max(epoch + 1, GetCurrentTimestamp());
+}
+
 /* What is to be done about one kpart */
 typedef struct KpartPlan
 {
@@ -311,29 +327,37 @@ typedef struct Beyond
 {
 	int32		number;
 	TimestampTz since;
+	TimestampTz last;
 } Beyond;
 
 static List *beyond = NIL;		/* in TopMemoryContext */
 
 /*
- * Since when a Kafka partition has been seen like this, each time.
+ * Since when a Kafka partition has been seen like this, without a long pause.
  */
 static TimestampTz
 beyond_since(int32 number)
 {
-	MemoryContext old;
-	Beyond	   *b;
+	TimestampTz now = GetCurrentTimestamp();
+	Beyond	   *b = NULL;
 	ListCell   *lc;
 
 	foreach(lc, beyond)
 		if (((Beyond *) lfirst(lc))->number == number)
-			return ((Beyond *) lfirst(lc))->since;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	b = palloc(sizeof(Beyond));
-	b->number = number;
-	b->since = GetCurrentTimestamp();
-	beyond = lappend(beyond, b);
-	MemoryContextSwitchTo(old);
+			b = lfirst(lc);
+	if (b == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		b = palloc0(sizeof(Beyond));
+		b->number = number;
+		beyond = lappend(beyond, b);
+		MemoryContextSwitchTo(old);
+	}
+	/* the broker may have been started again and again */
+	if (TimestampDifferenceExceeds(b->last, now, BEYOND_FORGET_MS))
+		b->since = now;
+	b->last = now;
 	return b->since;
 }
 
@@ -450,7 +474,7 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 		lowest = is_new && run->topic->start_latest ? kpart->high : kpart->low;
 		plan->adopt = true;
 		plan->settled = true;
-		plan->routing = logq_current_routing(run, 1);
+		plan->routing = logq_current_routing(run, next_epoch(0));
 		for (s = 0; s < run->nsinks; s++)
 			plan->next[s] = lowest;
 		return;
@@ -531,7 +555,8 @@ plan_kpart(LogqRun *run, int k, bool is_new, KpartPlan *plan)
 			return;
 		}
 		plan->adopt = true;
-		plan->routing = logq_current_routing(run, r->epoch + 1);
+		plan->routing = logq_current_routing(run,
+											 next_epoch(r->epoch));
 		for (s = 0; s < run->nsinks; s++)
 			plan->next[s] = lowest;
 		return;
@@ -594,6 +619,32 @@ adopt(LogqRun *run, int s, const KpartPlan *plans)
 	appendStringInfoString(&sql, "; COMMIT");
 	if (any)
 		PQclear(logq_conn_exec(sink->conn, sql.data));
+}
+
+/*
+ * Does a sink lack the highest epoch of some kpart?
+ */
+static bool
+is_behind(const LogqRun *run, int s)
+{
+	int			k;
+	int			i;
+
+	for (k = 0; k < run->nkparts; k++)
+	{
+		const char *mine = run->sinks[s].routing[k];
+
+		for (i = 0; i < run->nsinks; i++)
+		{
+			const char *other = run->sinks[i].routing[k];
+
+			if (other != NULL &&
+				(mine == NULL ||
+				 strtoll(mine, NULL, 10) < strtoll(other, NULL, 10)))
+				return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -669,9 +720,17 @@ logq_run_open(LogqRun *run, const LogqFrame *info)
 		if (!plans[k].settled)
 			run->catching_up = true;
 	}
-	/* all of them, before any row is written by it */
+
+	/*
+	 * All of them, before any row is written by it.  Those that come (back)
+	 * first: whoever lacks an epoch that others have was there before it.
+	 */
 	for (s = 0; s < run->nsinks; s++)
-		adopt(run, s, plans);
+		if (is_behind(run, s))
+			adopt(run, s, plans);
+	for (s = 0; s < run->nsinks; s++)
+		if (!is_behind(run, s))
+			adopt(run, s, plans);
 
 	offsets = palloc0((run->nkparts + 1) * sizeof(LogqReaderOffset));
 	for (k = 0; k < run->nkparts; k++)
@@ -704,5 +763,6 @@ logq_run_open(LogqRun *run, const LogqFrame *info)
 	}
 	logq_reader_assign(run->reader, run->nkparts, offsets);
 	run->open = true;
+	run->opened_at = GetCurrentTimestamp();
 	MemoryContextSwitchTo(old);
 }

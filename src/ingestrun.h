@@ -147,6 +147,7 @@ typedef struct LogqRun
 	TimestampTz min_ts;			/* rows before and after are dead letters */
 	TimestampTz max_ts;
 	bool		open;			/* offsets are known, the reader is assigned */
+	TimestampTz opened_at;
 	char	   *cluster;
 	int			nkparts;
 	LogqKpart  *kparts;

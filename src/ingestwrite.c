@@ -130,6 +130,12 @@ write_share(LogqRun *run, LogqSink *sink)
 		}
 	}
 	logq_sink_write(run, sink);
+	if (sink->error != NULL)
+	{
+		/* likewise */
+		logq_sink_close(sink);
+		run->sockets_changed = true;
+	}
 }
 
 static void
