@@ -546,6 +546,9 @@ logq_record_finish(LogqParser *parser, LogqRecord *record, bool has_ts)
 
 /* ---------- messages ---------- */
 
+static int	refuse_all(LogqParser *parser, LogqRecord **records,
+						   const char *format,...) pg_attribute_printf(3, 4);
+
 /*
  * The message as a whole is refused.
  */

@@ -6,6 +6,10 @@
 #	$c->fails("...", qr/^08/, qr/"p1"/, "name");	# SQLSTATE and message
 #	my $s = $c->session;							# a psql that stays open
 #
+#	my $c = LogqTest->new(replicas => 1);			# each partition has a standby
+#	$c->replica('p1')->stop;						# a node as any other
+#	$c->wait_for_catchup_all;
+#
 # Partitions are reached as role "logq", which needs a password and is no
 # superuser there.  Everybody else is trusted: tests look behind logq's back as
 # the superuser.  Nothing here sleeps for a fixed time to have something done:
@@ -47,9 +51,17 @@ sub lit
 sub start_server
 {
 	my ($name, @conf) = @_;
+
+	return start_node($name, {}, @conf);
+}
+
+# ... that was made with these options of init()
+sub start_node
+{
+	my ($name, $init, @conf) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(extra => [ '--locale=C.UTF-8', '--encoding=UTF8' ]);
+	$node->init(%$init, extra => [ '--locale=C.UTF-8', '--encoding=UTF8' ]);
 	$node->append_conf('postgresql.conf', join("\n",
 		"log_statement = none", "log_min_duration_statement = -1",
 		"timezone = 'UTC'", "max_wal_size = 2GB", @conf));
@@ -58,21 +70,26 @@ sub start_server
 local all logq scram-sha-256
 local all all trust
 HBA
+	$node->append_conf('pg_hba.conf', "local replication all trust\n")
+	  if $init->{allows_streaming};
 	$node->start;
 	return $node;
 }
 
 # Options: partitions (3), conf and coordinator_conf (lists of lines),
 # add (1; 0 leaves servers to the test), segment_interval, prefix (of the names
-# of servers, when a test needs a second cluster).
+# of servers, when a test needs a second cluster), replicas (0; of each
+# partition), replica_conf (what these have beyond conf).
 sub new
 {
 	my ($class, %opt) = @_;
 	my $n = $opt{partitions} // 3;
 	my $prefix = $opt{prefix} // '';
+	my $n_replicas = $opt{replicas} // 0;
 	my $self = bless {
 		names => [],
 		parts => {},
+		replicas => {},
 		segment_interval => $opt{segment_interval}
 	  },
 	  $class;
@@ -80,11 +97,17 @@ sub new
 	foreach my $i (1 .. $n)
 	{
 		my $name = "p$i";
-		my $node = start_server("$prefix$name", @{ $opt{conf} // [] });
+		my @conf = @{ $opt{conf} // [] };
+		my $node = $n_replicas
+		  ? start_node("$prefix$name", { allows_streaming => 1 },
+			streaming_conf($n_replicas), @conf)
+		  : start_server("$prefix$name", @conf);
 
 		set_up_partition_database($node, 'logs');
 		push @{ $self->{names} }, $name;
 		$self->{parts}{$name} = $node;
+		$self->{replicas}{$name} =
+		  [ start_replicas($node, $n_replicas, @{ $opt{replica_conf} // [] }) ];
 	}
 	$self->{coordinator} = start_coordinator("${prefix}coordinator",
 		@{ $opt{coordinator_conf} // [] });
@@ -93,6 +116,42 @@ sub new
 		$self->add_partition($_) foreach @{ $self->{names} };
 	}
 	return $self;
+}
+
+# What a server with replicas needs.  Cluster.pm makes those that stream very
+# small otherwise.
+sub streaming_conf
+{
+	my ($n) = @_;
+
+	return (
+		"max_connections = 100", "shared_buffers = 128MB",
+		"max_wal_senders = " . ($n + 10), "max_replication_slots = " . ($n + 10)
+	);
+}
+
+# Physical standbys of a server, p1r1, p1r2, ...  Slots keep what they need, so
+# that one that was stopped for long catches up.
+sub start_replicas
+{
+	my ($node, $n, @conf) = @_;
+	my @replicas;
+
+	return () if $n == 0;
+	$node->backup('replica');
+	foreach my $i (1 .. $n)
+	{
+		my $replica = PostgreSQL::Test::Cluster->new($node->name . "r$i");
+
+		$node->safe_psql('postgres',
+			"SELECT pg_create_physical_replication_slot('r$i', true)");
+		$replica->init_from_backup($node, 'replica', has_streaming => 1);
+		$replica->append_conf('postgresql.conf',
+			join("\n", "primary_slot_name = 'r$i'", @conf));
+		$replica->start;
+		push @replicas, $replica;
+	}
+	return @replicas;
 }
 
 # A server with the extension, but without partitions
@@ -125,21 +184,48 @@ SQL
 	return;
 }
 
-# SQL that makes a server object for a partition and a mapping for CURRENT_USER
+# SQL that makes a server object for a partition and a mapping for CURRENT_USER.
+# Options: node or host and port (of a proxy, say), db, replicas (a list of
+# addresses or of all that has host and port; those of the partition).
 sub server_sql
 {
 	my ($self, $name, %opt) = @_;
 	my $node = $opt{node} // $self->{parts}{$name};
 	my $db = $opt{db} // 'logs';
-	my $host = $node->host;
-	my $port = $node->port;
+	my $host = $opt{host} // $node->host;
+	my $port = $opt{port} // $node->port;
+	my $replicas = addresses(@{ $opt{replicas} //
+			($opt{node} ? [] : $self->{replicas}{$name}) // [] });
 
+	$replicas = ', replicas ' . lit($replicas) if $replicas ne '';
 	return <<"SQL";
 CREATE SERVER $name FOREIGN DATA WRAPPER logq_fdw
-	OPTIONS (host @{[ lit($host) ]}, port '$port', dbname '$db');
+	OPTIONS (host @{[ lit($host) ]}, port '$port', dbname '$db'$replicas);
 CREATE USER MAPPING FOR CURRENT_USER SERVER $name
 	OPTIONS (user 'logq', password @{[ lit($password) ]});
 SQL
+}
+
+# What the option "replicas" says for nodes, proxies and "host:port"
+sub addresses
+{
+	return join ',', map { ref $_ ? $_->host . ':' . $_->port : $_ } @_;
+}
+
+# Send the coordinator elsewhere: a node or proxy instead of the partition and,
+# in a list, of its replicas; without them back to where they are
+sub route
+{
+	my ($self, $name, $to, $replicas) = @_;
+	my $addresses =
+	  addresses(@{ $replicas // $self->{replicas}{$name} // [] });
+	my $old = $self->sql("SELECT true FROM pg_foreign_server WHERE srvname = '$name' AND srvoptions::text LIKE '%replicas=%'");
+	my $change = $addresses eq '' ? ($old ? ', DROP replicas' : '')
+	  : ', ' . ($old ? 'SET' : 'ADD') . ' replicas ' . lit($addresses);
+
+	$to //= $self->part($name);
+	return $self->sql("ALTER SERVER $name OPTIONS (SET host "
+		  . lit($to->host) . ", SET port '" . $to->port . "'$change)");
 }
 
 sub add_partition
@@ -156,6 +242,78 @@ sub add_partition
 sub coordinator { return $_[0]->{coordinator}; }
 sub part { return $_[0]->{parts}{ $_[1] } // croak "no partition $_[1]"; }
 sub names { return @{ $_[0]->{names} }; }
+
+# The replicas of a partition
+sub replicas { return @{ $_[0]->{replicas}{ $_[1] } // [] }; }
+
+# One of them, counted from 1
+sub replica
+{
+	my ($self, $name, $i) = @_;
+
+	$i //= 1;
+	return ($self->replicas($name))[ $i - 1 ]
+	  // croak "no replica $i of $name";
+}
+
+# Is it running, and still a standby?
+sub is_standby
+{
+	my ($node) = @_;
+
+	return $node->{_pid} && -e $node->data_dir . '/standby.signal';
+}
+
+# All standbys that run have replayed what their partitions have written.  Not
+# for one that is paused.
+sub wait_for_catchup_all
+{
+	my ($self) = @_;
+
+	foreach my $name ($self->names)
+	{
+		$self->part($name)->wait_for_catchup($_)
+		  foreach grep { is_standby($_) } $self->replicas($name);
+	}
+	return;
+}
+
+# Keep a replica where it is, until resume_replica()
+sub pause_replica
+{
+	my ($self, $name, $i) = @_;
+	my $replica = $self->replica($name, $i);
+
+	$replica->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+	poll(sub {
+		return $replica->safe_psql('postgres',
+			'SELECT pg_get_wal_replay_pause_state()') eq 'paused';
+	}) or croak "replica of $name does not pause";
+	return;
+}
+
+sub resume_replica
+{
+	my ($self, $name, $i) = @_;
+
+	$self->replica($name, $i)
+	  ->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	return;
+}
+
+# Make a partition of its own of a replica.  Its siblings go on following the
+# old one.  It takes writes when this is over.
+sub promote_replica
+{
+	my ($self, $name, $i) = @_;
+	my $replica = $self->replica($name, $i);
+
+	$replica->promote;
+	poll(sub {
+		return $replica->safe_psql('postgres', 'SELECT pg_is_in_recovery()') eq 'f';
+	}) or croak "replica of $name is not promoted";
+	return $replica;
+}
 
 # Run SQL on the coordinator; dies on error
 sub sql
@@ -258,7 +416,8 @@ sub poll_ok
 	return ok(poll($code, $seconds), $name);
 }
 
-# What logq has under way on the partitions, one line a backend
+# What logq has under way on the partitions and on those of their replicas that
+# run, one line a backend: "p1: ..." or "p1r1: ..."
 sub remote_activity
 {
 	my ($self, @names) = @_;
@@ -266,11 +425,22 @@ sub remote_activity
 
 	foreach my $name (@names ? @names : $self->names)
 	{
-		my $out = $self->on($name, <<'SQL');
+		my @nodes = ([ $name, $self->part($name) ]);
+		my $i = 0;
+
+		foreach my $replica ($self->replicas($name))
+		{
+			$i++;
+			push @nodes, [ "${name}r$i", $replica ] if $replica->{_pid};
+		}
+		foreach my $n (@nodes)
+		{
+			my $out = $n->[1]->safe_psql('logs', <<'SQL');
 SELECT pid, state, coalesce(wait_event, '-'), left(query, 200)
 FROM pg_stat_activity WHERE usename = 'logq' AND state <> 'idle'
 SQL
-		push @lines, map { "$name: $_" } grep { $_ ne '' } split /\n/, $out;
+			push @lines, map { "$n->[0]: $_" } grep { $_ ne '' } split /\n/, $out;
+		}
 	}
 	return @lines;
 }
