@@ -162,7 +162,6 @@ extern bool logq_reader_next(LogqReader *reader, LogqFrame *frame);
 extern bool logq_reader_receive(LogqReader *reader, char **how);
 /* kill it, and wait for it; never throws */
 extern void logq_reader_stop(LogqReader *reader);
-extern pid_t logq_reader_pid(const LogqReader *reader);
 
 /* ---------- ingestbatch.c: what is to be written ---------- */
 

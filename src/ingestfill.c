@@ -174,7 +174,6 @@ logq_batch_reset(LogqRun *run, LogqBatch *batch)
 		share->nrows = 0;
 		share->ndead = 0;
 		share->nmissing = 0;
-		share->open = false;
 		for (k = 0; k < run->nkparts; k++)
 			share->to[k] = -1;
 	}
@@ -312,16 +311,11 @@ logq_share_find_missing(LogqSink *sink, LogqShare *share)
 static int
 find_kpart(const LogqRun *run, int32 number)
 {
-	int			k;
+	int			k = logq_run_kpart(run, number);
 
-	if (number >= 0 && number < run->nkparts &&
-		run->kparts[number].number == number)
-		return number;
-	for (k = 0; k < run->nkparts; k++)
-		if (run->kparts[k].number == number)
-			return k;
-	elog(ERROR, "the Kafka reader knows a partition %d of its own", number);
-	return -1;					/* keep compiler quiet */
+	if (k < 0)
+		elog(ERROR, "the Kafka reader knows a partition %d of its own", number);
+	return k;
 }
 
 /*

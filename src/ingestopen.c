@@ -218,8 +218,8 @@ logq_sink_connect(LogqRun *run, LogqSink *sink)
 /*
  * Index of a kpart by its number, -1: there is none.
  */
-static int
-kpart_index(const LogqRun *run, int32 number)
+int
+logq_run_kpart(const LogqRun *run, int32 number)
 {
 	int			i;
 
@@ -252,7 +252,7 @@ read_offsets(LogqRun *run, LogqSink *sink, int64 *next, char **routing)
 								  quote_literal_cstr(run->topic->name)));
 	for (i = 0; i < PQntuples(res); i++)
 	{
-		int			k = kpart_index(run, atoi(PQgetvalue(res, i, 0)));
+		int			k = logq_run_kpart(run, atoi(PQgetvalue(res, i, 0)));
 
 		if (k < 0)
 			continue;

@@ -28,7 +28,6 @@ typedef struct LogqShare
 	TimestampTz *missing;
 	int			nmissing;
 	int			maxmissing;
-	bool		open;			/* to be written, or under way */
 } LogqShare;
 
 typedef enum LogqSinkPhase
@@ -71,7 +70,6 @@ typedef struct LogqSink
 	TimestampTz lower;
 	TimestampTz upper;
 	int64		version;		/* of the catalog, as last seen */
-	TimestampTz committed_at;
 	struct LogqRun *run;
 	MemoryContext cxt;			/* the run's */
 	/* waiting */
@@ -200,6 +198,8 @@ extern bool logq_run_is_current(const LogqRun *run);
  * reader where to begin.  Blocks, in a transaction; errors are thrown.
  */
 extern void logq_run_open(LogqRun *run, const LogqFrame *info);
+/* index of a Kafka partition by its number, -1: there is none */
+extern int	logq_run_kpart(const LogqRun *run, int32 number);
 /* connect a sink and make it ours; likewise */
 extern void logq_sink_connect(LogqRun *run, LogqSink *sink);
 /* after a lost connection: was the share committed?  Throws when fenced. */

@@ -163,10 +163,8 @@ share_is_written(LogqRun *run, LogqSink *sink)
 	for (k = 0; k < run->nkparts; k++)
 		if (sink->share->to[k] > sink->next[k])
 			sink->next[k] = sink->share->to[k];
-	sink->share->open = false;
 	sink->share = NULL;
 	sink->backoff = 0;
-	sink->committed_at = GetCurrentTimestamp();
 }
 
 /*
@@ -321,7 +319,6 @@ launch(LogqRun *run, bool move_all)
 		/* offsets that no row moves can wait for one that does */
 		if (!moves || (share->nrows == 0 && share->ndead == 0 && !move_all))
 			continue;
-		share->open = true;
 		sink->share = share;
 		if (sink->conn != NULL)
 			write_share(run, sink);

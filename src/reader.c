@@ -339,12 +339,6 @@ logq_reader_socket(const LogqReader *reader)
 	return reader->sock;
 }
 
-pid_t
-logq_reader_pid(const LogqReader *reader)
-{
-	return reader->pid;
-}
-
 /*
  * Send what is queued, without waiting; true: there is more to send, when the
  * socket is writable.  That the reader has ended shows when receiving.
