@@ -116,7 +116,7 @@ SQL
 # ---------- queries ----------
 
 my $columns = 'ts, level, service, message, id, partition';
-my $small = "ts < '2024-06-02'";
+my $small = "ts >= '2024-06-01' AND ts < '2024-06-02'";
 
 # name => [sql, is there an order?]
 my %queries = (
@@ -129,7 +129,7 @@ my %queries = (
 	count => [ "SELECT count(*) FROM \@T\@ WHERE $small", 1 ],
 	limit => [ "SELECT $columns FROM \@T\@ WHERE $small ORDER BY ts DESC, id DESC LIMIT 300", 1 ],
 	limit_here => [ "SELECT $columns FROM \@T\@ WHERE $small AND random() >= 0 ORDER BY ts, id LIMIT 300", 1 ],
-	join => [ "SELECT a.id, b.message FROM \@T\@ a JOIN \@T\@ b USING (id) WHERE a.ts < '2024-06-02' AND b.ts < '2024-06-02' AND a.level = 'WARN' ORDER BY a.ts DESC, a.id DESC", 1 ],
+	join => [ "SELECT a.id, b.message FROM \@T\@ a JOIN \@T\@ b USING (id) WHERE a.ts >= '2024-06-01' AND a.ts < '2024-06-02' AND b.ts < '2024-06-02' AND a.level = 'WARN' ORDER BY a.ts DESC, a.id DESC", 1 ],
 	cursor => [ "BEGIN;\nDECLARE c CURSOR FOR SELECT $columns FROM \@T\@ WHERE $small ORDER BY ts DESC, id DESC;\nFETCH 40 FROM c;\nFETCH 400 FROM c;\nFETCH ALL FROM c;\nCOMMIT", 1 ],
 	unordered_cursor => [ "BEGIN;\nDECLARE c CURSOR FOR SELECT $columns FROM \@T\@ WHERE $small;\nFETCH 40 FROM c;\nFETCH 400 FROM c;\nFETCH ALL FROM c;\nCOMMIT", 0 ],
 	big_desc => [ digest_of('ORDER BY ts DESC, id DESC', 'true'), 1 ],
@@ -141,7 +141,7 @@ sub digest_of
 {
 	my ($order, $ordered) = @_;
 
-	return "SELECT digest(\$q\$SELECT concat_ws('|', ts, level, message, id, partition) AS row FROM \@T\@ WHERE ts >= '2024-07-01' $order\$q\$, $ordered, \@P\@)";
+	return "SELECT digest(\$q\$SELECT concat_ws('|', ts, level, message, id, partition) AS row FROM \@T\@ WHERE ts >= '2024-07-01' AND ts < '2024-07-02' $order\$q\$, $ordered, \@P\@)";
 }
 
 # A query of these, or of any SQL: a hash of name, sql, ordered
