@@ -266,8 +266,8 @@ sub client
 	my ($self, $number, $right) = @_;
 	my $writes = $number <= $writers;
 	my $c = $self->{cluster};
-	my %n = (right => 0, error => 0, partial => 0, wrong => 0, slowest => 0,
-		states => {}, retried => 0, hedged => 0, written => 0);
+	my %n = (right => 0, error => 0, partial => 0, wrong => 0, lost => 0,
+		slowest => 0, states => {}, written => 0);
 	my $batch = 0;
 	my $s;
 
@@ -283,13 +283,18 @@ sub client
 
 		$s //= $self->connect_client;
 		$text = "SET logq.partial_results = "
-		  . ($partial ? 'on' : 'off') . ";\nSET logq.read_from = $from;\n"
+		  . ($partial ? 'on' : 'off') . ";\nSET logq.read_from = '$from';\n"
 		  . "SET logq.enable_hedging = $hedging";
 		$answer = $s->query($text, $patience);
 		if ($answer ne '')
 		{
 			# the coordinator is gone
-			$n{error}++;
+			$n{lost}++;
+			if ($answer !~ /session ended$|server closed the connection/m)
+			{
+				$n{wrong}++;
+				print $file 'W ', $json->encode([ $text, $answer ]), "\n";
+			}
 			eval { $s->kill_client; };
 			$s = undef;
 			next;
@@ -635,7 +640,7 @@ sub run
 sub collect
 {
 	my ($self) = @_;
-	my $sum = $self->{sum} = { map { $_ => 0 } qw(right error partial wrong slowest written) };
+	my $sum = $self->{sum} = { map { $_ => 0 } qw(right error partial wrong lost slowest written) };
 
 	foreach my $number (1 .. $self->{clients})
 	{
@@ -665,7 +670,7 @@ sub collect
 				my $n = $json->decode($rest);
 
 				$ended = 1;
-				$sum->{$_} += $n->{$_} foreach qw(right error partial wrong written);
+				$sum->{$_} += $n->{$_} foreach qw(right error partial wrong lost written);
 				$sum->{slowest} = max($sum->{slowest}, $n->{slowest});
 				$sum->{states}{$_} += $n->{states}{$_} foreach keys %{ $n->{states} };
 			}
@@ -773,7 +778,7 @@ sub summary
 			sum0(values %{ $self->{counts} }), $self->{faults_end} - $self->{faults_begin},
 			time - $self->{begin}),
 		'faults: ' . join(', ', map { "$_ $self->{counts}{$_}" } sort keys %{ $self->{counts} }),
-		"answers: $sum->{right} right, $sum->{error} errors, $sum->{partial} partial, $sum->{wrong} wrong; $sum->{written} batches written",
+		"answers: $sum->{right} right, $sum->{error} errors, $sum->{partial} partial, $sum->{wrong} wrong; $sum->{written} batches written, $sum->{lost} sessions found lost",
 		'errors: ' . join(', ', map { "$_ $states->{$_}" } sort keys %$states),
 		sprintf('the slowest answer took %.1f s', $sum->{slowest}),
 		$self->{revived} ? 'started again: ' . join(', ', map { "$_ $self->{revived}{$_}" } sort keys %{ $self->{revived} }) : ());

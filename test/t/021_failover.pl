@@ -133,8 +133,11 @@ foreach my $name (LogqFaults::query_names())
 		my ($cuts, $retried) = (0, 0);
 		my @wrong;
 
+		my ($copies) = @places ? $places[-1][0] =~ /(\d+)$/ : 0;
+		my $middle = int(($copies + 1) / 2);
+
 		# all of one COPY for one of the partitions, some for the other
-		@places = grep { $p eq 'p1' ? $_->[0] =~ /COPY 2/ || rand() < 0.2 : rand() < 0.25 } @places;
+		@places = grep { $p eq 'p1' ? $_->[0] =~ /COPY $middle$/ || rand() < 0.2 : rand() < 0.25 } @places;
 		foreach my $place (@places)
 		{
 			my ($what, $bytes, $again) = @$place;
@@ -152,7 +155,8 @@ foreach my $name (LogqFaults::query_names())
 			$proxy->clear;
 		}
 		is(join("\n", @wrong), '', "$name: cut at " . @places . " places of $p");
-		cmp_ok($cuts, '>=', @places * 0.7, "$name: $cuts times it was, $retried asked again");
+		# whoever has enough stops reading
+		cmp_ok($cuts, '>=', $limit ? 1 : @places * 0.7, "$name: $cuts times it was, $retried asked again");
 	}
 	LogqFaults::assert_clean($c, "$name, after cuts", $s);
 }
