@@ -69,7 +69,7 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
 	logq_fragment_sql(&buf, &request, segment,
 					  logq_scan_where(state, stream ? stream->part : NULL,
 									  values),
-					  NULL,
+					  NULL, false,
 					  stream != NULL && stream->share > 0 ? stream->share :
 					  request.bound);
 	return buf.data;
