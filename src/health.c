@@ -45,7 +45,7 @@
 
 #include "admission.h"
 
-PG_FUNCTION_INFO_V1(logq_partition_status);
+PG_FUNCTION_INFO_V1(logq_server_status);
 
 #define MAX_ENTRIES 512
 /* what opens a breaker */
@@ -602,10 +602,10 @@ ms_or_null(double ms, bool *isnull)
 }
 
 /*
- * logq.partition_status(): a row for each server of each partition.
+ * logq.server_status(): a row for each server of each partition.
  */
 Datum
-logq_partition_status(PG_FUNCTION_ARGS)
+logq_server_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
