@@ -515,6 +515,38 @@ logq_health_begin_probe(const LogqServers *servers, int server)
 	return ours;
 }
 
+void
+logq_health_abandon_probe(const LogqServers *servers, int server)
+{
+	Entry	   *entry;
+
+	lock_entries(LW_EXCLUSIVE);
+	entry = find_entry(servers, server, false);
+	if (entry != NULL && entry->health.breaker == LOGQ_BREAKER_HALF_OPEN)
+	{
+		entry->health.breaker = LOGQ_BREAKER_OPEN;
+		entry->probe_at = 0;
+	}
+	unlock_entries();
+}
+
+bool
+logq_health_any_trouble(void)
+{
+	HASH_SEQ_STATUS status;
+	const Entry *entry;
+	bool		trouble = false;
+
+	lock_entries(LW_SHARED);
+	hash_seq_init(&status, entries);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		if (entry->key.database == MyDatabaseId &&
+			entry->health.breaker != LOGQ_BREAKER_CLOSED)
+			trouble = true;
+	unlock_entries();
+	return trouble;
+}
+
 /* ---------- how far replicas are ---------- */
 
 void
@@ -611,6 +643,7 @@ logq_server_status(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
+	(void) logq_advance_probes();
 	foreach(lc, logq_partitions())
 	{
 		LogqPartition *part = lfirst(lc);

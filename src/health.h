@@ -17,6 +17,11 @@
 /* longest "host:port" that health is kept of */
 #define LOGQ_ADDRESS_LEN 256
 
+/* how far the WAL is, as a number; NULL on a standby */
+#define LOGQ_LSN_SQL \
+	"CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE " \
+	"(pg_catalog.pg_current_wal_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint END"
+
 /* One of the servers that have the rows of a partition */
 typedef struct LogqServer
 {
@@ -104,6 +109,11 @@ extern bool logq_health_spend_hedge(const LogqServers *servers);
  */
 extern bool logq_health_begin_probe(const LogqServers *servers, int server);
 
+/* the probe was given up: another session may try */
+extern void logq_health_abandon_probe(const LogqServers *servers, int server);
+/* is there a server of this database's partitions that is in trouble? */
+extern bool logq_health_any_trouble(void);
+
 /* the primary had written so far when asked at this time */
 extern void logq_health_wal(const LogqServers *servers, XLogRecPtr lsn,
 							TimestampTz asked_at);
@@ -135,8 +145,12 @@ extern double logq_hedge_delay(const LogqServers *servers, int server,
 							   bool connecting);
 /* why a server that was not asked was not; palloc'd */
 extern char *logq_server_refusal(const LogqServers *servers, int server);
-/* go on with probes under way; never waits, never throws */
-extern void logq_advance_probes(void);
+/* go on with probes; true: some are under way.  Never waits, never throws */
+extern bool logq_advance_probes(void);
+/* for the worker: probe those servers of a partition that are in trouble */
+extern void logq_probe_servers(const LogqServers *servers, Oid userid);
+/* before writing: throws when the primary is known not to answer */
+extern void logq_check_writable(Oid serverid, Oid userid);
 
 /* what this session has written, which a replica must have */
 extern void logq_note_written(Oid serverid, XLogRecPtr lsn);

@@ -31,6 +31,8 @@
 #include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -185,6 +187,18 @@ is_candidate(const LogqServers *servers, int server)
 }
 
 /*
+ * The session ends: somebody else may see whether they are back.
+ */
+static void
+abandon_probes(int code, Datum arg)
+{
+	for (int i = 0; i < MAX_PROBES; i++)
+		if (probes[i].conn != NULL)
+			logq_health_abandon_probe(&probes[i].servers, probes[i].server);
+	nprobes = 0;
+}
+
+/*
  * Begin to connect to a server that has been in trouble.
  */
 static void
@@ -220,8 +234,11 @@ static void
 start_probes(const LogqServers *servers, const LogqHealth *health, Oid userid)
 {
 	if (probes == NULL)
+	{
 		probes = MemoryContextAllocZero(TopMemoryContext,
 										MAX_PROBES * sizeof(Probe));
+		before_shmem_exit(abandon_probes, (Datum) 0);
+	}
 	for (int i = 0; i < servers->n; i++)
 	{
 		Probe	   *probe = NULL;
@@ -233,8 +250,13 @@ start_probes(const LogqServers *servers, const LogqHealth *health, Oid userid)
 			if (probes[p].conn == NULL)
 				probe = &probes[p];
 		if (probe == NULL)
-			return;				/* another session will, a little later */
+		{
+			logq_health_abandon_probe(servers, i);
+			return;
+		}
 		start_probe(probe, servers, i, userid);
+		if (probe->conn == NULL)
+			logq_health_abandon_probe(servers, i);
 	}
 }
 
@@ -309,7 +331,11 @@ advance_probe(Probe *probe)
 		logq_health_answered(&probe->servers, probe->server, -1,
 							 (GetCurrentTimestamp() -
 							  probe->started_at) / 1000.0);
-		logq_conn_release(probe->conn);
+		/* a session can use it; the worker never reads */
+		if (MyBgworkerEntry != NULL)
+			logq_conn_close(probe->conn);
+		else
+			logq_conn_release(probe->conn);
 	}
 	else if (failure != NULL)
 	{
@@ -330,14 +356,52 @@ advance_probe(Probe *probe)
  * See health.h.  Called whenever this session looks at its sockets, and free
  * when there is nothing to do.
  */
-void
+bool
 logq_advance_probes(void)
 {
 	if (nprobes == 0)
-		return;
+		return false;
 	for (int i = 0; i < MAX_PROBES; i++)
 		if (probes[i].conn != NULL)
 			advance_probe(&probes[i]);
+	return nprobes > 0;
+}
+
+/*
+ * See health.h.
+ */
+void
+logq_probe_servers(const LogqServers *servers, Oid userid)
+{
+	LogqHealth	health[LOGQ_MAX_SERVERS];
+
+	logq_health_get(servers, health);
+	start_probes(servers, health, userid);
+}
+
+/*
+ * See health.h.  One that says no at once may be tried.
+ */
+void
+logq_check_writable(Oid serverid, Oid userid)
+{
+	LogqServers *servers = logq_servers(serverid);
+	LogqHealth	health[LOGQ_MAX_SERVERS];
+
+	(void) logq_advance_probes();
+	logq_health_get(servers, health);
+	if (health[0].breaker != LOGQ_BREAKER_CLOSED && !health[0].cheap)
+	{
+		start_probes(servers, health, userid);
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("partition \"%s\" cannot be written to, as its primary does not answer",
+						GetForeignServer(serverid)->servername),
+				 errdetail_internal("%s: %s", servers->servers[0].address,
+									health[0].reason),
+				 errhint("It is written to again as soon as it answers. See the view \"logq.stat_partitions\".")));
+	}
+	pfree(servers);
 }
 
 /*
@@ -353,7 +417,7 @@ logq_choose_server(const LogqServers *servers, Oid userid, uint32 tried)
 	int			similar = 0;
 	int			chosen = -1;
 
-	logq_advance_probes();
+	(void) logq_advance_probes();
 	logq_health_get(servers, health);
 	for (int i = 0; i < servers->n; i++)
 	{

@@ -73,10 +73,6 @@
 #define ASSUMED_ROW_SIZE 512
 /* catalog reads because of dropped segments, in one scan of one partition */
 #define MAX_RELOADS 10
-/* how far the WAL is, as a number; NULL on a standby */
-#define LOGQ_LSN_SQL \
-	"CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE " \
-	"(pg_catalog.pg_current_wal_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint END"
 
 static void open_request(LogqStream *stream);
 static void send_request(LogqStream *stream);
