@@ -601,7 +601,7 @@ COMMENT ON VIEW logq.segments IS
 CREATE FUNCTION logq.server_status(
 	OUT partition name, OUT server text, OUT role text, OUT breaker text,
 	OUT since timestamptz, OUT reason text, OUT failures integer,
-	OUT latency_ms float8, OUT p95_ms float8, OUT requests bigint, OUT errors bigint,
+	OUT latency_ms float8, OUT p95_ms float8, OUT connect_p95_ms float8, OUT requests bigint, OUT errors bigint,
 	OUT hedges bigint, OUT hedge_wins bigint, OUT lag_ms bigint, OUT checked_at timestamptz,
 	OUT connections integer, OUT waiting integer)
 RETURNS SETOF record
@@ -612,10 +612,10 @@ REVOKE ALL ON FUNCTION logq.server_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_partitions AS
 	SELECT partition, server, role, breaker, since, reason, failures, latency_ms, p95_ms,
-		requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting
+		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting
 	FROM logq.server_status();
 COMMENT ON VIEW logq.stat_partitions IS
-	'the servers of all partitions, primaries and replicas, as the queries of this coordinator have found them since its start: circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result (moving average, 95th percentile), how far a replica was behind when it was last asked, and of the partition as a whole the open connections and those who wait for one';
+	'the servers of all partitions, primaries and replicas, as the queries of this coordinator have found them since its start: circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and of the partition as a whole the open connections and those who wait for one';
 
 CREATE FUNCTION logq.last_query(
 	OUT started_at timestamptz, OUT complete boolean, OUT partitions integer,

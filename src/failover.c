@@ -425,10 +425,13 @@ logq_stream_answered(LogqStream *stream)
 	stream->answered = true;
 	stream->hedge_at = 0;
 	stream->progress_at = now;
-	logq_health_answered(stream->servers, stream->server,
-						 (now - stream->sent_at) / 1000.0,
-						 stream->fresh ?
-						 (stream->sent_at - stream->attempt_at) / 1000.0 : -1);
+	/* the first answer of a new session takes longer: it has no caches yet */
+	if (stream->fresh)
+		logq_health_answered(stream->servers, stream->server, -1,
+							 (now - stream->attempt_at) / 1000.0);
+	else
+		logq_health_answered(stream->servers, stream->server,
+							 (now - stream->sent_at) / 1000.0, -1);
 	logq_stream_end_hedge(stream);
 }
 

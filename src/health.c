@@ -252,6 +252,22 @@ p95(const Distribution *d)
 	return exp2(FIRST_BUCKET_LOG2 + 0.25);
 }
 
+/*
+ * It has taken so long to the first result.
+ */
+static void
+add_answer(Entry *entry, double ms, TimestampTz now)
+{
+	LogqHealth *health = &entry->health;
+
+	health->latency_ms = health->latency_ms < 0 ? ms :
+		health->latency_ms + (ms - health->latency_ms) * LATENCY_WEIGHT;
+	health->values = Min(health->values + 1, MAX_VALUES);
+	health->measured_at = now;
+	add_value(&entry->answers, ms);
+	health->p95_ms = p95(&entry->answers);
+}
+
 /* ---------- what has been seen ---------- */
 
 void
@@ -347,12 +363,7 @@ logq_health_answered(const LogqServers *servers, int server, double ms,
 		entry->overtaken = 0;
 		health->failures = 0;
 		if (ms >= 0)
-		{
-			health->latency_ms = health->latency_ms < 0 ? ms :
-				health->latency_ms + (ms - health->latency_ms) * LATENCY_WEIGHT;
-			add_value(&entry->answers, ms);
-			health->p95_ms = p95(&entry->answers);
-		}
+			add_answer(entry, ms, now);
 		if (connect_ms >= 0)
 		{
 			add_value(&entry->connects, connect_ms);
@@ -367,6 +378,7 @@ logq_health_answered(const LogqServers *servers, int server, double ms,
 			entry->probe_ms = MIN_PROBE_MS;
 			/* what it was like in its trouble is of the past */
 			health->latency_ms = ms;
+			health->values = 0;
 		}
 	}
 	unlock_entries();
@@ -473,10 +485,7 @@ logq_health_overtaken(const LogqServers *servers, int server, double ms,
 		LogqHealth *health = &entry->health;
 
 		/* it would have taken longer still */
-		health->latency_ms = health->latency_ms < 0 ? ms :
-			health->latency_ms + (ms - health->latency_ms) * LATENCY_WEIGHT;
-		add_value(&entry->answers, ms);
-		health->p95_ms = p95(&entry->answers);
+		add_answer(entry, ms, now);
 		if (++entry->overtaken >= MAX_OVERTAKEN &&
 			health->breaker == LOGQ_BREAKER_CLOSED)
 		{
@@ -660,8 +669,8 @@ logq_server_status(PG_FUNCTION_ARGS)
 		for (int i = 0; i < servers->n; i++)
 		{
 			const LogqHealth *h = &health[i];
-			Datum		values[17] = {0};
-			bool		nulls[17] = {0};
+			Datum		values[18] = {0};
+			bool		nulls[18] = {0};
 			int			n = 0;
 
 			values[n++] = CStringGetDatum(part->name);
@@ -677,6 +686,8 @@ logq_server_status(PG_FUNCTION_ARGS)
 			values[n] = ms_or_null(h->latency_ms, &nulls[n]);
 			n++;
 			values[n] = ms_or_null(h->p95_ms, &nulls[n]);
+			n++;
+			values[n] = ms_or_null(h->connect_p95_ms, &nulls[n]);
 			n++;
 			values[n++] = Int64GetDatum(h->requests);
 			values[n++] = Int64GetDatum(h->errors);

@@ -71,6 +71,8 @@ typedef struct LogqHealth
 	TimestampTz since;			/* the breaker is as it is */
 	char		reason[256];
 	double		latency_ms;		/* moving average, -1: unknown */
+	int			values;			/* that it is made from, up to some number */
+	TimestampTz measured_at;	/* the last one */
 	double		p95_ms;			/* -1: unknown */
 	double		connect_p95_ms; /* -1: unknown */
 	int64		requests;
@@ -93,7 +95,10 @@ extern void logq_health_get(const LogqServers *servers, LogqHealth *health);
 /* a request goes to a server (extra: beside another one) */
 extern void logq_health_asked(const LogqServers *servers, int server,
 							  bool extra);
-/* its first result has come; connect_ms < 0: the connection was there */
+/*
+ * Its first result has come: after so many ms over a connection that had
+ * answered before, or so many with connecting.  Either may be -1.
+ */
 extern void logq_health_answered(const LogqServers *servers, int server,
 								 double ms, double connect_ms);
 extern void logq_health_failed(const LogqServers *servers, int server,

@@ -43,6 +43,9 @@
 /* the primary is preferred unless it is so much slower than a replica */
 #define SLOWER_BY_FACTOR 2
 #define SLOWER_BY_MS 5
+/* by so many answers, of which the last one was at most so long ago */
+#define MIN_VALUES 20
+#define LATENCY_MEMORY_MS 5000
 /* replicas that are about as fast share the work */
 #define SIMILAR_FACTOR 1.5
 #define SIMILAR_MS 1
@@ -155,13 +158,6 @@ logq_servers(Oid serverid)
 
 /* ---------- which to ask ---------- */
 
-static double
-known_latency(const LogqHealth *health)
-{
-	/* who is unknown gets a chance */
-	return Max(health->latency_ms, 0);
-}
-
 /*
  * Was it just now too far behind?
  */
@@ -170,6 +166,36 @@ lags(const LogqHealth *health, TimestampTz now)
 {
 	return health->lag_ms > logq_max_replica_lag &&
 		now < TimestampTzPlusMilliseconds(health->lag_at, LAG_MEMORY_MS);
+}
+
+static double
+known_latency(const LogqHealth *health)
+{
+	/* who is unknown gets a chance */
+	return Max(health->latency_ms, 0);
+}
+
+/*
+ * Is the primary much slower than some replica?  Only what is known well, and
+ * of late, counts against it.
+ */
+static bool
+is_slow(const LogqServers *servers, const LogqHealth *health, TimestampTz now)
+{
+	double		fastest = -1;
+
+	if (health[0].values < MIN_VALUES ||
+		now > TimestampTzPlusMilliseconds(health[0].measured_at,
+										  LATENCY_MEMORY_MS))
+		return false;
+	for (int i = 1; i < servers->n; i++)
+		if (health[i].values >= MIN_VALUES &&
+			health[i].breaker == LOGQ_BREAKER_CLOSED &&
+			!lags(&health[i], now) &&
+			(fastest < 0 || health[i].latency_ms < fastest))
+			fastest = health[i].latency_ms;
+	return fastest >= 0 &&
+		health[0].latency_ms > fastest * SLOWER_BY_FACTOR + SLOWER_BY_MS;
 }
 
 /*
@@ -433,8 +459,7 @@ logq_choose_server(const LogqServers *servers, Oid userid, uint32 tried)
 
 	if (is_candidate(servers, 0) && (tried & 1) == 0 &&
 		health[0].breaker == LOGQ_BREAKER_CLOSED &&
-		(fastest < 0 ||
-		 known_latency(&health[0]) <= fastest * SLOWER_BY_FACTOR + SLOWER_BY_MS))
+		(fastest < 0 || !is_slow(servers, health, now)))
 		return 0;
 
 	if (fastest >= 0)
@@ -498,12 +523,9 @@ logq_hedge_delay(const LogqServers *servers, int server, bool connecting)
 	double		delay;
 
 	logq_health_get(servers, health);
-	delay = health[server].p95_ms < 0 ? UNKNOWN_DELAY_MS :
+	delay = connecting ? health[server].connect_p95_ms :
 		health[server].p95_ms;
-	if (connecting && health[server].p95_ms >= 0)
-		delay += health[server].connect_p95_ms < 0 ? UNKNOWN_DELAY_MS :
-			health[server].connect_p95_ms;
-	return Max(delay, logq_hedge_min_delay);
+	return Max(delay < 0 ? UNKNOWN_DELAY_MS : delay, logq_hedge_min_delay);
 }
 
 /*
