@@ -13,7 +13,8 @@
  * Replicas.  The primary's answer tells where its WAL was, and the coordinator
  * notes where it was at which time.  A request to a replica begins with the
  * question how far it has replayed, before its snapshot is taken.  It is passed
- * over when that is more than logq.max_replica_lag in the past, when it lacks
+ * over when that is more than logq.max_replica_lag before what the primary had
+ * when it was last heard of, when it lacks
  * what this session has written or this scan has seen of the primary, and when
  * its catalog is older than the one that is known.  A replica that lacks only
  * what is on its way is tried again for a moment, if there is no other server.
@@ -161,6 +162,7 @@ give_up(LogqStream *stream, LogqFailure *failure)
 	if (!logq_partial_results)
 		logq_report_failure(ERROR, failure);
 	stream->missing = failure;
+	stream->was_missing = true;
 	if (stream->load != NULL)
 	{
 		logq_catalog_load_abort(stream->load);

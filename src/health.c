@@ -589,27 +589,29 @@ logq_health_wal(const LogqServers *servers, XLogRecPtr lsn,
 }
 
 /*
- * For how long has the primary been known to have something that was not
- * replayed?  0: nothing of that kind is known.
+ * How long before the primary was last heard of had it written something that
+ * was not replayed?  0: nothing of that kind is known.  Time does not count on
+ * while the primary is down, as nothing is written then.
  */
 int64
 logq_health_wal_lag(const LogqServers *servers, XLogRecPtr replayed)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz since = 0;
+	int64		lag = 0;
 	const Entry *entry;
 
 	lock_entries(LW_SHARED);
 	entry = find_entry(servers, 0, false);
 	if (entry != NULL && entry->newest.lsn > replayed)
 	{
-		since = entry->newest.at;
+		TimestampTz since = entry->newest.at;
+
 		for (int i = 0; i < entry->nsamples; i++)
 			if (entry->samples[i].lsn > replayed)
 				since = Min(since, entry->samples[i].at);
+		lag = Max((entry->newest.at - since) / 1000, 1);
 	}
 	unlock_entries();
-	return since == 0 ? 0 : Max((now - since) / 1000, 1);
+	return lag;
 }
 
 void

@@ -195,9 +195,9 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 
 			if (use->number != stream->part->number)
 				continue;
-			if (stream->requests > 0 || stream->missing != NULL)
+			if (stream->requests > 0 || stream->was_missing)
 				use->asked = true;
-			if (stream->missing != NULL)
+			if (stream->was_missing)
 				use->missing = true;
 		}
 	}

@@ -248,6 +248,9 @@ logq_stream_finish(LogqStream *stream)
 	}
 	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);
+	/* these are of the run that is over */
+	stream->servers = NULL;
+	stream->missing = NULL;
 	stream->has_row = false;
 	stream->state = LOGQ_STREAM_DONE;
 }
@@ -397,7 +400,9 @@ logq_stream_sql(LogqStream *stream, int server)
 		appendStringInfo(&buf, "%s; ", logq_catalog_sql());
 	else
 	{
-		if (!stream->confirmed && has_replicas && !replica)
+		/* should it be lost, a replica must have what it has shown */
+		if (has_replicas && !replica &&
+			(!stream->confirmed || stream->seen_lsn == 0))
 			appendStringInfoString(&buf,
 								   "SELECT version, " LOGQ_LSN_SQL
 								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");

@@ -203,6 +203,7 @@ struct LogqStream
 	int64		fragments_asked;
 	int64		retries;
 	int64		hedges;
+	bool		was_missing;
 	instr_time	started;
 	double		first_row_ms;	/* -1: none came */
 };
