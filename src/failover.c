@@ -478,7 +478,7 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 		/* it has become the partition, unless that is still there */
 		*promoted = true;
 		if ((stream->tried & 1) != 0 ||
-			logq_choose_other(stream->servers, server, stream->tried) != 0)
+			!logq_primary_seems_well(stream->servers))
 			return POSITION_FINE;
 		*reason = "it is not a replica any more";
 		return POSITION_FAR_BEHIND;
@@ -594,6 +594,9 @@ start_hedge(LogqStream *stream)
 	hedge->fresh = hedge->conn->state == LOGQ_CONN_CONNECTING;
 	hedge->started_at = GetCurrentTimestamp();
 	hedge->wait_events = hedge->ready_events = 0;
+	if (hedge->sql != NULL)
+		pfree(hedge->sql);
+	hedge->sql = NULL;
 	logq_health_asked(stream->servers, server, true);
 	stream->hedges++;
 }

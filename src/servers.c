@@ -516,6 +516,19 @@ logq_choose_other(const LogqServers *servers, int server, uint32 tried)
 /*
  * See health.h.
  */
+bool
+logq_primary_seems_well(const LogqServers *servers)
+{
+	LogqHealth	health[LOGQ_MAX_SERVERS];
+
+	logq_health_get(servers, health);
+	return health[0].breaker == LOGQ_BREAKER_CLOSED &&
+		health[0].failures == 0;
+}
+
+/*
+ * See health.h.
+ */
 double
 logq_hedge_delay(const LogqServers *servers, int server, bool connecting)
 {

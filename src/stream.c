@@ -121,6 +121,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->answered = false;
 	stream->waiting_since = 0;
 	stream->hedge_at = 0;
+	stream->hedge.sql = NULL;
 	stream->behind_until = 0;
 	stream->wake_at = 0;
 	stream->seen_lsn = 0;
