@@ -27,6 +27,7 @@
 
 #include "ingest.h"
 #include "maintain.h"
+#include "resolve.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -93,7 +94,8 @@ shmem_request(void)
 									hash_estimate_size(MAX_ENTRIES,
 													   sizeof(Entry))));
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
-	RequestNamedLWLockTranche("logq", 2);
+	RequestAddinShmemSpace(logq_resolve_shmem_size());
+	RequestNamedLWLockTranche("logq", 5);
 }
 
 static void
@@ -115,6 +117,7 @@ shmem_startup(void)
 							&ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	lock = &GetNamedLWLockTranche("logq")->lock;
 	logq_ingest_shmem_startup();
+	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
