@@ -75,7 +75,7 @@ rebuild_wait_set(LogqScanState *state)
 			continue;
 		slot->generation = stream->generation;
 		slot->pos = AddWaitEventToSet(state->wait_set, slot->events,
-									  PQsocket(stream->conn->pg), NULL, slot);
+									  logq_conn_socket(stream->conn), NULL, slot);
 	}
 }
 
@@ -99,7 +99,7 @@ wait_for_streams(LogqScanState *state)
 			rebuild = true;		/* its socket has gone, or is another */
 		else if (state->waiting[i] &&
 				 (slot->pos < 0 || stream->state == LOGQ_STREAM_CONNECTING))
-			rebuild = true;		/* libpq may change sockets on the way */
+			rebuild = true;		/* the socket may change on the way */
 	}
 	if (rebuild)
 		rebuild_wait_set(state);
