@@ -12,7 +12,8 @@
  *
  * Nothing here calls a libpq function that blocks: connecting goes through
  * PQconnectPoll, sending through PQflush, and every wait is on the latch and
- * the socket together and honours interrupts.
+ * the socket together and honours interrupts.  How a connection begins, with
+ * the look-up of names, is in connect.c.
  *
  * Ending a query early means closing its connection, unless what is left of
  * the answer is known to be small; then the connection is kept and the rest
@@ -29,7 +30,7 @@
  */
 #include "postgres.h"
 
-#include "health.h"
+#include "connect.h"
 
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -43,6 +44,8 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+
+#include "health.h"
 
 /* idle connections kept per server and user */
 #define MAX_IDLE_PER_MAPPING 8
@@ -79,15 +82,6 @@ connection_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Remote notices are of no interest to the local client, and libpq would
- * print them to stderr.
- */
-static void
-ignore_notice(void *arg, const PGresult *res)
-{
-}
-
-/*
  * Close a connection and forget it.  Never throws.
  */
 void
@@ -103,6 +97,7 @@ logq_conn_close(LogqConn *conn)
 			break;
 		}
 	}
+	logq_connect_end_look_up(conn);
 	if (conn->pg != NULL)
 		PQfinish(conn->pg);
 	if (conn->used_external_fd)
@@ -268,20 +263,20 @@ start_connection(ForeignServer *server, UserMapping *user,
 	}
 	conn->used_external_fd = true;
 
-	conn->pg = PQconnectStartParams(keywords, values, false);
-	if (conn->pg == NULL)
-	{
-		logq_conn_close(conn);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	}
-	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
-	/* what libpq says at the start of the protocol's poll loop */
-	conn->poll = PGRES_POLLING_WRITING;
 	conn->connect_deadline =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									logq_connect_timeout);
+
+	PG_TRY();
+	{
+		logq_connect_begin(conn, keywords, values);
+	}
+	PG_CATCH();
+	{
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return conn;
 }
 
@@ -357,15 +352,6 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 }
 
 /*
- * What becomes ready when the connection can go on.
- */
-pgsocket
-logq_conn_socket(const LogqConn *conn)
-{
-	return PQsocket(conn->pg);
-}
-
-/*
  * Report, or store, that connecting failed.
  */
 static void
@@ -374,6 +360,7 @@ connect_failed(LogqConn *conn, char **failure, const char *why)
 	char	   *reason = pchomp(why);
 
 	conn->state = LOGQ_CONN_BROKEN;
+	logq_connect_doubt(conn);
 	if (failure != NULL)
 	{
 		*failure = reason;
@@ -394,10 +381,17 @@ bool
 logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 {
 	UserMapping user;
+	char	   *why;
 
 	if (conn->state != LOGQ_CONN_CONNECTING)
 		return true;
 
+	if (conn->start != NULL && !logq_connect_look_up(conn, events, &why))
+	{
+		if (why != NULL)
+			connect_failed(conn, failure, why);
+		return false;
+	}
 	if (PQstatus(conn->pg) == CONNECTION_BAD)
 	{
 		connect_failed(conn, failure, PQerrorMessage(conn->pg));

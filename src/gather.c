@@ -168,7 +168,7 @@ wait_for_streams(LogqScanState *state)
 			rebuild = true;		/* its socket has gone, or is another */
 		else if (state->waiting[i] &&
 				 (slot->pos < 0 || stream->state == LOGQ_STREAM_CONNECTING))
-			rebuild = true;		/* libpq may change sockets on the way */
+			rebuild = true;		/* the socket may change on the way */
 	}
 	if (rebuild)
 		rebuild_wait_set(state);

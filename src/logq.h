@@ -29,9 +29,11 @@
  *		health.c	how servers fare, as all sessions have seen it
  *		query.c		what a session keeps of its queries
  *		admission.c	how many queries and connections there may be
- *		resolve.c	names of hosts, looked up without waiting
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
+ *		connect.c	how they begin
+ *		resolve.c	names of hosts, looked up without waiting
+ *		resolve/	the program that asks the system's resolver
  *		explain.c	what EXPLAIN says of a scan
  *
  * What is known of partitions:
@@ -79,6 +81,7 @@
  *		ingestfill.c	messages -> rows for each partition
  *		ingestbatch.c	rows -> binary COPY
  *		sink.c		writes a batch's share to one partition
+ *		program.c	programs of ours as children of server processes
  *		reader.c	the worker's end of the process that runs librdkafka
  *		kafka/		that process, a program of its own
  *		record.c	message -> log rows (plain C)
@@ -188,7 +191,8 @@ typedef enum LogqConnState
 
 typedef struct LogqConn
 {
-	PGconn	   *pg;
+	PGconn	   *pg;				/* NULL while names are looked up */
+	struct LogqConnStart *start;	/* ... by this, in connect.c */
 	LogqConnState state;
 	Oid			serverid;
 	Oid			userid;
@@ -229,7 +233,6 @@ struct LogqServer;
 extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
 										  const struct LogqServer *at,
 										  LogqAcquire how);
-extern pgsocket logq_conn_socket(const LogqConn *conn);
 /*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
@@ -237,6 +240,8 @@ extern pgsocket logq_conn_socket(const LogqConn *conn);
  * LOGQ_CONN_BROKEN).
  */
 extern bool logq_conn_poll(LogqConn *conn, uint32 *events, char **failure);
+/* what to wait on; another one after each logq_conn_poll while connecting */
+extern pgsocket logq_conn_socket(const LogqConn *conn);
 /*
  * Give it back: kept when it is idle, or soon will be (LOGQ_CONN_BUSY: the
  * rest of the answer is thrown away when it comes).  Never throws.

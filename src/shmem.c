@@ -27,6 +27,7 @@
 
 #include "ingest.h"
 #include "maintain.h"
+#include "resolve.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -96,6 +97,7 @@ shmem_request(void)
 													   sizeof(Entry))));
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
 	RequestAddinShmemSpace(logq_health_shmem_size());
+	RequestAddinShmemSpace(logq_resolve_shmem_size());
 	RequestNamedLWLockTranche("logq", 5);
 }
 
@@ -119,6 +121,7 @@ shmem_startup(void)
 	lock = &GetNamedLWLockTranche("logq")->lock;
 	logq_ingest_shmem_startup();
 	logq_health_shmem_startup(&GetNamedLWLockTranche("logq")[2].lock);
+	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -358,7 +358,7 @@ advance_connecting(void *arg)
 		w->poll_at = 0;
 		w->check_at = 0;
 	}
-	wait_set_valid = false;		/* libpq may have another socket now */
+	wait_set_valid = false;		/* there may be another socket now */
 }
 
 /*
@@ -883,7 +883,7 @@ wait_for_events(TimestampTz until)
 
 			if (w->conn != NULL)
 				w->position = AddWaitEventToSet(wait_set, w->events,
-												PQsocket(w->conn->pg), NULL,
+												logq_conn_socket(w->conn), NULL,
 												w);
 		}
 		wait_set_valid = true;
