@@ -5,13 +5,15 @@
  *
  * Connections are kept for the session in a list and handed out for the sole
  * use of one stream or one write transaction at a time, so that any number of
- * scans can be under way at once (a self-join has two per partition).  One
+ * scans can be under way at once (a self-join has two per partition).  Each
+ * leads to one of the servers of a partition: its primary, or a replica.  One
  * that is handed out is checked before: data or an end of file waiting on an
  * idle connection means that the server has gone or said goodbye.
  *
  * Nothing here calls a libpq function that blocks: connecting goes through
  * PQconnectPoll, sending through PQflush, and every wait is on the latch and
- * the socket together and honours interrupts.
+ * the socket together and honours interrupts.  How a connection begins, with
+ * the look-up of names, is in connect.c.
  *
  * Ending a query early means closing its connection, unless what is left of
  * the answer is known to be small; then the connection is kept and the rest
@@ -28,7 +30,7 @@
  */
 #include "postgres.h"
 
-#include "logq.h"
+#include "connect.h"
 
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -42,6 +44,8 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+
+#include "health.h"
 
 /* idle connections kept per server and user */
 #define MAX_IDLE_PER_MAPPING 8
@@ -78,15 +82,6 @@ connection_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Remote notices are of no interest to the local client, and libpq would
- * print them to stderr.
- */
-static void
-ignore_notice(void *arg, const PGresult *res)
-{
-}
-
-/*
  * Close a connection and forget it.  Never throws.
  */
 void
@@ -102,6 +97,7 @@ logq_conn_close(LogqConn *conn)
 			break;
 		}
 	}
+	logq_connect_end_look_up(conn);
 	if (conn->pg != NULL)
 		PQfinish(conn->pg);
 	if (conn->used_external_fd)
@@ -215,17 +211,28 @@ logq_conn_release(LogqConn *conn)
 }
 
 /*
+ * What tells connections to one server of a partition from those to another.
+ */
+static const char *
+pool_key(const LogqServer *at)
+{
+	/* those to the primary serve everybody */
+	return at != NULL && at->host != NULL ? at->address : "";
+}
+
+/*
  * Start a new connection.  On return it is in the list and in use, or an
  * error was thrown and nothing is left.
  */
 static LogqConn *
-start_connection(ForeignServer *server, UserMapping *user)
+start_connection(ForeignServer *server, UserMapping *user,
+				 const LogqServer *at)
 {
 	LogqConn   *conn;
 	const char **keywords;
 	const char **values;
 
-	logq_connection_params(server, user, &keywords, &values);
+	logq_connection_params(server, user, at, &keywords, &values);
 	logq_check_conn_params(keywords, values, user);
 
 	conn = MemoryContextAllocZero(TopMemoryContext, sizeof(LogqConn));
@@ -233,6 +240,7 @@ start_connection(ForeignServer *server, UserMapping *user)
 	conn->userid = user->userid;
 	conn->umid = user->umid;
 	strlcpy(conn->name, server->servername, NAMEDATALEN);
+	strlcpy(conn->address, pool_key(at), sizeof(conn->address));
 	conn->server_hash =
 		GetSysCacheHashValue1(FOREIGNSERVEROID,
 							  ObjectIdGetDatum(server->serverid));
@@ -255,28 +263,30 @@ start_connection(ForeignServer *server, UserMapping *user)
 	}
 	conn->used_external_fd = true;
 
-	conn->pg = PQconnectStartParams(keywords, values, false);
-	if (conn->pg == NULL)
-	{
-		logq_conn_close(conn);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	}
-	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
-	/* what libpq says at the start of the protocol's poll loop */
-	conn->poll = PGRES_POLLING_WRITING;
 	conn->connect_deadline =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									logq_connect_timeout);
+
+	PG_TRY();
+	{
+		logq_connect_begin(conn, keywords, values);
+	}
+	PG_CATCH();
+	{
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return conn;
 }
 
 /*
- * Hand out a connection to a server as a user, idle or still connecting.
+ * Hand out a connection to one of a partition's servers as a user, idle or
+ * still connecting.
  */
 LogqConn *
-logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
+						 LogqAcquire how)
 {
 	ForeignServer *server;
 	UserMapping *user;
@@ -305,7 +315,9 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 			logq_conn_close(conn);
 			continue;
 		}
-		if (fresh || conn->umid != user->umid || conn->userid != userid)
+		if (how == LOGQ_ACQUIRE_FRESH || how == LOGQ_ACQUIRE_PROBE ||
+			conn->umid != user->umid || conn->userid != userid ||
+			strcmp(conn->address, pool_key(at)) != 0)
 			continue;
 		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
 			conn->state == LOGQ_CONN_BUSY &&
@@ -325,7 +337,18 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 	server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user);
+	return start_connection(server, user, at);
+}
+
+/*
+ * The same, to where the partition's own options lead.
+ */
+LogqConn *
+logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+{
+	return logq_conn_acquire_server(serverid, userid, NULL,
+									fresh ? LOGQ_ACQUIRE_FRESH :
+									LOGQ_ACQUIRE_POOLED);
 }
 
 /*
@@ -337,6 +360,7 @@ connect_failed(LogqConn *conn, char **failure, const char *why)
 	char	   *reason = pchomp(why);
 
 	conn->state = LOGQ_CONN_BROKEN;
+	logq_connect_doubt(conn);
 	if (failure != NULL)
 	{
 		*failure = reason;
@@ -357,10 +381,17 @@ bool
 logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 {
 	UserMapping user;
+	char	   *why;
 
 	if (conn->state != LOGQ_CONN_CONNECTING)
 		return true;
 
+	if (conn->start != NULL && !logq_connect_look_up(conn, events, &why))
+	{
+		if (why != NULL)
+			connect_failed(conn, failure, why);
+		return false;
+	}
 	if (PQstatus(conn->pg) == CONNECTION_BAD)
 	{
 		connect_failed(conn, failure, PQerrorMessage(conn->pg));
@@ -460,7 +491,7 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 				return false;
 			flags |= WL_TIMEOUT;
 		}
-		rc = WaitLatchOrSocket(MyLatch, flags, PQsocket(conn->pg), timeout,
+		rc = WaitLatchOrSocket(MyLatch, flags, logq_conn_socket(conn), timeout,
 							   PG_WAIT_EXTENSION);
 		if (rc & WL_LATCH_SET)
 			ResetLatch(MyLatch);
@@ -487,10 +518,11 @@ logq_conn_wait_ready(LogqConn *conn)
 
 /*
  * Send a simple query; what does not fit the socket now goes out with
- * logq_conn_flush or while waiting for the result.
+ * logq_conn_flush or while waiting for the result.  False: the connection is
+ * lost.
  */
-void
-logq_conn_send(LogqConn *conn, const char *sql)
+bool
+logq_conn_try_send(LogqConn *conn, const char *sql)
 {
 	const char *setup = logq_conn_setup_sql(conn);
 	int			ok;
@@ -504,9 +536,18 @@ logq_conn_send(LogqConn *conn, const char *sql)
 	}
 	else
 		ok = PQsendQuery(conn->pg, sql);
-	if (!ok)
+	conn->state = ok ? LOGQ_CONN_BUSY : LOGQ_CONN_BROKEN;
+	return ok;
+}
+
+/*
+ * The same, where a lost connection is an error.
+ */
+void
+logq_conn_send(LogqConn *conn, const char *sql)
+{
+	if (!logq_conn_try_send(conn, sql))
 		logq_report_remote_error(ERROR, conn, NULL, sql);
-	conn->state = LOGQ_CONN_BUSY;
 }
 
 /*
@@ -647,26 +688,29 @@ error_field(const PGresult *res, int code)
 }
 
 /*
- * Turn a remote error, or the loss of a connection, into a local one.  Frees
- * res, before it throws.
+ * What a remote error, or the loss of a connection, says, in our memory.  Frees
+ * res.
  */
-void
-logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
-						 const char *sql)
+LogqFailure *
+logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
 {
+	LogqFailure *failure = palloc0(sizeof(LogqFailure));
 	char	   *state = error_field(res, PG_DIAG_SQLSTATE);
 	char	   *primary = error_field(res, PG_DIAG_MESSAGE_PRIMARY);
-	char	   *detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
-	char	   *hint = error_field(res, PG_DIAG_MESSAGE_HINT);
-	char	   *context = error_field(res, PG_DIAG_CONTEXT);
-	bool		lost = PQstatus(conn->pg) != CONNECTION_OK;
-	int			sqlstate = ERRCODE_CONNECTION_FAILURE;
+	char	   *severity = error_field(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	failure->detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
+	failure->hint = error_field(res, PG_DIAG_MESSAGE_HINT);
+	failure->context = error_field(res, PG_DIAG_CONTEXT);
+	failure->lost = PQstatus(conn->pg) != CONNECTION_OK;
+	failure->fatal = severity != NULL && strcmp(severity, "FATAL") == 0;
+	failure->sqlstate = ERRCODE_CONNECTION_FAILURE;
 
 	PQclear(res);
 
 	if (state != NULL && strlen(state) == 5)
-		sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2], state[3],
-								 state[4]);
+		failure->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2],
+										  state[3], state[4]);
 	/* libpq has no fields for errors of its own, only a text */
 	if (primary == NULL)
 	{
@@ -674,24 +718,48 @@ logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
 		if (primary[0] == '\0')
 			primary = "no message came with the error";
 	}
+	failure->reason = primary;
+	failure->message = failure->lost ?
+		psprintf("connection to partition \"%s\" was lost: %s",
+				 conn->name, primary) :
+		psprintf("partition \"%s\": %s", conn->name, primary);
 	if (sql != NULL && strlen(sql) > MAX_SQL_IN_CONTEXT)
 	{
 		int			len = pg_mbcliplen(sql, MAX_SQL_IN_CONTEXT + 4,
 									   MAX_SQL_IN_CONTEXT);
 
-		sql = psprintf("%.*s...", len, sql);
+		failure->sql = psprintf("%.*s...", len, sql);
 	}
-	if (lost)
+	else if (sql != NULL)
+		failure->sql = pstrdup(sql);
+	if (failure->lost)
 		conn->state = LOGQ_CONN_BROKEN;
+	return failure;
+}
 
+/*
+ * Report a failure.
+ */
+void
+logq_report_failure(int elevel, const LogqFailure *failure)
+{
 	ereport(elevel,
-			(errcode(sqlstate),
-			 lost ?
-			 errmsg("connection to partition \"%s\" was lost: %s",
-					conn->name, primary) :
-			 errmsg("partition \"%s\": %s", conn->name, primary),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0,
-			 context ? errcontext("%s", context) : 0,
-			 sql ? errcontext("remote SQL command: %s", sql) : 0));
+			(errcode(failure->sqlstate),
+			 errmsg_internal("%s", failure->message),
+			 failure->detail ? errdetail_internal("%s", failure->detail) : 0,
+			 failure->hint ? errhint("%s", failure->hint) : 0,
+			 failure->context ? errcontext("%s", failure->context) : 0,
+			 failure->sql ?
+			 errcontext("remote SQL command: %s", failure->sql) : 0));
+}
+
+/*
+ * Turn a remote error, or the loss of a connection, into a local one.  Frees
+ * res, before it throws.
+ */
+void
+logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
+						 const char *sql)
+{
+	logq_report_failure(elevel, logq_remote_failure(conn, res, sql));
 }

@@ -443,7 +443,7 @@ input_pending(LogqConn *conn)
 {
 	struct pollfd pfd;
 
-	pfd.fd = PQsocket(conn->pg);
+	pfd.fd = logq_conn_socket(conn);
 	pfd.events = POLLIN;
 	pfd.revents = 0;
 	return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0;

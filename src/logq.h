@@ -24,8 +24,16 @@
  *		stream.c	what one partition sends back, fragment by fragment
  *		batch.c		which segments a request asks, for how many rows
  *		rows.c		rows of a stream: from messages, or from a file
+ *		failover.c	a stream and the servers that could answer it
+ *		servers.c	the servers of a partition, and which to ask
+ *		health.c	how servers fare, as all sessions have seen it
+ *		query.c		what a session keeps of its queries
+ *		admission.c	how many queries and connections there may be
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
+ *		connect.c	how they begin
+ *		resolve.c	names of hosts, looked up without waiting
+ *		resolve/	the program that asks the system's resolver
  *		explain.c	what EXPLAIN says of a scan
  *
  * What is known of partitions:
@@ -73,6 +81,7 @@
  *		ingestfill.c	messages -> rows for each partition
  *		ingestbatch.c	rows -> binary COPY
  *		sink.c		writes a batch's share to one partition
+ *		program.c	programs of ours as children of server processes
  *		reader.c	the worker's end of the process that runs librdkafka
  *		kafka/		that process, a program of its own
  *		record.c	message -> log rows (plain C)
@@ -182,12 +191,14 @@ typedef enum LogqConnState
 
 typedef struct LogqConn
 {
-	PGconn	   *pg;
+	PGconn	   *pg;				/* NULL while names are looked up */
+	struct LogqConnStart *start;	/* ... by this, in connect.c */
 	LogqConnState state;
 	Oid			serverid;
 	Oid			userid;
 	Oid			umid;			/* user mapping, for invalidation */
 	char		name[NAMEDATALEN];	/* of the server, for messages */
+	char		address[256];	/* "": where the server's options lead */
 	bool		reused;			/* had served a request before this one */
 	bool		stale;			/* options changed: close when free */
 	bool		configured;		/* session settings were sent */
@@ -198,6 +209,7 @@ typedef struct LogqConn
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
 	int			io_timeout;		/* ms: those who wait give up, 0: never */
+	uint32		probe_events;	/* of a probe: what it waits for */
 	uint32		server_hash;	/* syscache hash values of what it was */
 	uint32		mapping_hash;	/* made from */
 	struct LogqConn *next;
@@ -209,6 +221,18 @@ typedef struct LogqConn
  * It does not wait.  fresh: do not take a pooled one.
  */
 extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
+/* the same, to one of the servers of a partition */
+typedef enum LogqAcquire
+{
+	LOGQ_ACQUIRE_POOLED,
+	LOGQ_ACQUIRE_FRESH,
+	LOGQ_ACQUIRE_EXTRA,			/* NULL when there are too many already */
+	LOGQ_ACQUIRE_PROBE			/* fresh, and not counted */
+} LogqAcquire;
+struct LogqServer;
+extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
+										  const struct LogqServer *at,
+										  LogqAcquire how);
 /*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
@@ -216,6 +240,8 @@ extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
  * LOGQ_CONN_BROKEN).
  */
 extern bool logq_conn_poll(LogqConn *conn, uint32 *events, char **failure);
+/* what to wait on; another one after each logq_conn_poll while connecting */
+extern pgsocket logq_conn_socket(const LogqConn *conn);
 /*
  * Give it back: kept when it is idle, or soon will be (LOGQ_CONN_BUSY: the
  * rest of the answer is thrown away when it comes).  Never throws.
@@ -235,6 +261,7 @@ extern const char *logq_conn_setup_sql(LogqConn *conn);
  */
 extern void logq_conn_wait_ready(LogqConn *conn);	/* connected and idle */
 extern void logq_conn_send(LogqConn *conn, const char *sql);	/* any SQL */
+extern bool logq_conn_try_send(LogqConn *conn, const char *sql);	/* or false */
 extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
 extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */
 /* the last result of sql (several statements are fine); errors reported */
@@ -244,6 +271,25 @@ extern bool logq_conn_exec_unless_locked(LogqConn *conn, const char *sql);
 /* wait for the socket (or a deadline, 0 for none; false when it passed) */
 extern bool logq_conn_wait(LogqConn *conn, uint32 events,
 						   TimestampTz deadline);
+
+/* What has gone wrong with a partition, palloc'd */
+typedef struct LogqFailure
+{
+	int			sqlstate;
+	bool		lost;			/* the connection */
+	bool		fatal;			/* or it says that it is about to be */
+	char	   *reason;			/* in short, without the partition's name */
+	char	   *message;
+	char	   *detail;			/* NULL: none; so those below */
+	char	   *hint;
+	char	   *context;
+	char	   *sql;
+} LogqFailure;
+
+/* frees res */
+extern LogqFailure *logq_remote_failure(LogqConn *conn, PGresult *res,
+										const char *sql);
+extern void logq_report_failure(int elevel, const LogqFailure *failure);
 
 /*
  * The one place that turns a remote error into a local one.  Names the
@@ -257,11 +303,15 @@ extern void logq_report_remote_error(int elevel, LogqConn *conn,
 
 /*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
- * with what logq adds (client_encoding, application_name, options, ...).
+ * with what logq adds (client_encoding, application_name, options, ...).  at:
+ * the server of a partition to connect to, NULL for the one of the options.
  */
 extern void logq_connection_params(ForeignServer *server, UserMapping *user,
+								   const struct LogqServer *at,
 								   const char ***keywords,
 								   const char ***values);
+/* members of a list that is an option's value, without white space */
+extern List *logq_split_option(const char *value);
 /* before and after connecting: the password rules for non-superusers */
 extern void logq_check_conn_params(const char **keywords, const char **values,
 								   UserMapping *user);

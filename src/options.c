@@ -22,7 +22,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "logq.h"
+#include "health.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -263,8 +263,8 @@ is_integer(const char *text, long min, long max)
 }
 
 /* Cut a list at its commas; white space around the members is dropped. */
-static List *
-split_list(const char *value)
+List *
+logq_split_option(const char *value)
 {
 	List	   *result = NIL;
 	const char *p = value;
@@ -331,7 +331,7 @@ check_option_value(const char *option, const char *value)
 
 	if (strcmp(option, "port") == 0)
 	{
-		List	   *ports = split_list(value);
+		List	   *ports = logq_split_option(value);
 		ListCell   *lc;
 
 		/* libpq takes one for each host, an empty one is the default */
@@ -347,7 +347,7 @@ check_option_value(const char *option, const char *value)
 	}
 	else if (strcmp(option, "replicas") == 0)
 	{
-		List	   *members = split_list(value);
+		List	   *members = logq_split_option(value);
 		ListCell   *lc;
 
 		foreach(lc, members)
@@ -355,7 +355,13 @@ check_option_value(const char *option, const char *value)
 			if (!is_host_and_port((const char *) lfirst(lc)))
 				report_invalid_value(option, value,
 									 "Give a list such as 'db1b:5432,db1c:5432'.");
+			if (strlen((const char *) lfirst(lc)) >= LOGQ_ADDRESS_LEN)
+				report_invalid_value(option, value,
+									 "An address may have 255 bytes.");
 		}
+		if (list_length(members) >= LOGQ_MAX_SERVERS)
+			report_invalid_value(option, value,
+								 "There may be 15 replicas.");
 		list_free_deep(members);
 	}
 	else if (name_in(option, integer_options))
@@ -428,11 +434,18 @@ logq_fdw_validator(PG_FUNCTION_ARGS)
 
 /* ---------- what libpq gets ---------- */
 
-/* Append those of the options that are libpq's; returns how many there are. */
+/*
+ * Append those of the options that are libpq's; returns how many there are.
+ * elsewhere: leave out what leads to the partition's own host.
+ */
 static int
-append_libpq_options(List *options, Oid catalog, const char **keywords,
-					 const char **values, int n)
+append_libpq_options(List *options, Oid catalog, bool elsewhere,
+					 const char **keywords, const char **values, int n)
 {
+	static const char *const addresses[] = {
+		"host", "hostaddr", "port", "target_session_attrs",
+		"load_balance_hosts"
+	};
 	ListCell   *lc;
 
 	foreach(lc, options)
@@ -440,7 +453,8 @@ append_libpq_options(List *options, Oid catalog, const char **keywords,
 		DefElem    *def = (DefElem *) lfirst(lc);
 		const LogqOption *option = find_option(def->defname, catalog);
 
-		if (option != NULL && option->is_libpq)
+		if (option != NULL && option->is_libpq &&
+			!(elsewhere && name_in(option->keyword, addresses)))
 		{
 			keywords[n] = option->keyword;
 			values[n] = pstrdup(defGetString(def));
@@ -459,22 +473,31 @@ append_libpq_options(List *options, Oid catalog, const char **keywords,
  */
 void
 logq_connection_params(ForeignServer *server, UserMapping *user,
+					   const LogqServer *at,
 					   const char ***keywords, const char ***values)
 {
+	bool		elsewhere = at != NULL && at->host != NULL;
 	int			n = 0;
 	int			max;
 
 	init_options();
 
-	/* three of our own and the terminator */
-	max = list_length(server->options) + list_length(user->options) + 4;
+	/* five of our own and the terminator */
+	max = list_length(server->options) + list_length(user->options) + 6;
 	*keywords = (const char **) palloc(max * sizeof(char *));
 	*values = (const char **) palloc(max * sizeof(char *));
 
 	n = append_libpq_options(server->options, ForeignServerRelationId,
-							 *keywords, *values, n);
+							 elsewhere, *keywords, *values, n);
 	n = append_libpq_options(user->options, UserMappingRelationId,
-							 *keywords, *values, n);
+							 false, *keywords, *values, n);
+	if (elsewhere)
+	{
+		(*keywords)[n] = "host";
+		(*values)[n++] = pstrdup(at->host);
+		(*keywords)[n] = "port";
+		(*values)[n++] = pstrdup(at->port);
+	}
 
 	(*keywords)[n] = "fallback_application_name";
 	(*values)[n++] = "logq";

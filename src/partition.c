@@ -457,7 +457,7 @@ server_host(ForeignServer *server)
 static void
 advance_probe(StatusProbe *probe)
 {
-	PGconn	   *pg = probe->conn->pg;
+	PGconn	   *pg;
 	PGresult   *res;
 
 	if (probe->conn->state == LOGQ_CONN_CONNECTING)
@@ -471,6 +471,7 @@ advance_probe(StatusProbe *probe)
 			return;
 		}
 	}
+	pg = probe->conn->pg;
 	if (probe->conn->state == LOGQ_CONN_IDLE)
 	{
 		if (!PQsendQuery(pg, STATUS_SQL))

@@ -27,6 +27,7 @@
 
 #include "ingest.h"
 #include "maintain.h"
+#include "resolve.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -38,6 +39,8 @@
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+
+#include "health.h"
 
 PG_FUNCTION_INFO_V1(logq_catalog_status);
 
@@ -93,7 +96,9 @@ shmem_request(void)
 									hash_estimate_size(MAX_ENTRIES,
 													   sizeof(Entry))));
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
-	RequestNamedLWLockTranche("logq", 2);
+	RequestAddinShmemSpace(logq_health_shmem_size());
+	RequestAddinShmemSpace(logq_resolve_shmem_size());
+	RequestNamedLWLockTranche("logq", 5);
 }
 
 static void
@@ -115,6 +120,8 @@ shmem_startup(void)
 							&ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	lock = &GetNamedLWLockTranche("logq")->lock;
 	logq_ingest_shmem_startup();
+	logq_health_shmem_startup(&GetNamedLWLockTranche("logq")[2].lock);
+	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

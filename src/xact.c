@@ -42,7 +42,7 @@
  */
 #include "postgres.h"
 
-#include "catalog.h"
+#include "health.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -59,6 +59,9 @@
 #define SUBABORT_TIMEOUT 10000
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+/* a replica that this session reads from must have come so far; two columns,
+ * to tell it from the version */
+#define WRITTEN_SQL "; SELECT " LOGQ_LSN_SQL ", NULL"
 
 typedef enum CommitOutcome
 {
@@ -83,6 +86,7 @@ typedef struct WriteXact
 								 * the local one has not yet committed */
 	bool		changing;		/* see the head of the file */
 	bool		copying;
+	XLogRecPtr	lsn;			/* after commit, where replicas matter; or 0 */
 	int64		version;		/* of the catalog, at commit; 0: unknown */
 	CommitOutcome outcome;
 	PGresult   *res;			/* of the last command; freed on abort */
@@ -224,9 +228,15 @@ collect_command(WriteXact *wx)
 		{
 			if (PQntuples(res) == 1 && PQnfields(res) == 1)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+			else if (PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
+				wx->lsn = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			PQclear(res);
 			continue;
 		}
+		/* what comes after it cannot undo it */
+		if (wx->outcome == COMMIT_SENT &&
+			strcmp(PQcmdStatus(res), "COMMIT") == 0)
+			wx->outcome = COMMIT_DONE;
 		clear_result(wx);
 		wx->res = res;
 		ok = PQresultStatus(res) == PGRES_COMMAND_OK;
@@ -392,6 +402,7 @@ start_write_xact(Oid serverid, Oid userid)
 	LogqPartition *part = logq_partition_by_server(serverid);
 	int			attempt;
 
+	logq_check_writable(serverid, userid);
 	if (!callbacks_registered)
 	{
 		RegisterXactCallback(xact_callback, NULL);
@@ -417,6 +428,8 @@ start_write_xact(Oid serverid, Oid userid)
 		wx->conn = logq_conn_acquire(serverid, userid, attempt > 0);
 		strlcpy(wx->name, wx->conn->name, NAMEDATALEN);
 		logq_conn_wait_ready(wx->conn);
+		/* nothing is at stake yet: one that hangs is given up */
+		wx->conn->io_timeout = logq_partition_timeout;
 
 		initStringInfo(&sql);
 		appendStringInfoString(&sql, BEGIN_SQL);
@@ -436,6 +449,7 @@ start_write_xact(Oid serverid, Oid userid)
 		wx->conn = NULL;
 	}
 	clear_result(wx);
+	wx->conn->io_timeout = 0;
 	wx->depth = GetCurrentTransactionNestLevel();
 	wx->changing = false;
 	return wx;
@@ -660,7 +674,8 @@ commit_write_xacts(void)
 	{
 		wx->changing = true;
 		/* after a failure, as little as possible shall be stored */
-		if (!send_command(wx, LOGQ_COMMIT_SQL))
+		if (!send_command(wx, wx->part != NULL && wx->part->has_replicas ?
+						  LOGQ_COMMIT_SQL WRITTEN_SQL : LOGQ_COMMIT_SQL))
 		{
 			failed = wx;
 			break;
@@ -671,14 +686,14 @@ commit_write_xacts(void)
 	{
 		if (wx->outcome != COMMIT_SENT)
 			continue;
-		if (collect_command(wx))
+		if (collect_command(wx) || wx->outcome == COMMIT_DONE)
 		{
 			/* a failed transaction answers ROLLBACK, and no error */
-			if (strcmp(PQcmdStatus(wx->res), "COMMIT") == 0)
-				wx->outcome = COMMIT_DONE;
-			else
+			if (wx->outcome != COMMIT_DONE)
 				wx->outcome = COMMIT_FAILED;
 			wx->changing = false;
+			if (wx->lsn != 0)
+				logq_note_written(wx->serverid, wx->lsn);
 		}
 		else if (wx->conn->state == LOGQ_CONN_IDLE)
 		{
