@@ -29,6 +29,7 @@
  */
 #include "postgres.h"
 
+#include "health.h"
 #include "write.h"
 
 #include <poll.h>
@@ -122,12 +123,15 @@ static bool
 make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 				   int lock_timeout)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn;
 	volatile bool made = false;
 
+	logq_check_writable(part->serverid, userid);
+	conn = logq_conn_acquire(part->serverid, userid, false);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);
+		conn->io_timeout = logq_partition_timeout;
 		made = call_make_segment(conn, ts, lock_timeout);
 		if (made)
 		{
@@ -160,11 +164,14 @@ logq_make_segment(LogqPartition *part, Oid userid, TimestampTz ts)
 static void
 load_catalog(LogqPartition *part, Oid userid)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn;
 
+	logq_check_writable(part->serverid, userid);
+	conn = logq_conn_acquire(part->serverid, userid, false);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);
+		conn->io_timeout = logq_partition_timeout;
 		logq_catalog_load(part, conn);
 	}
 	PG_FINALLY();

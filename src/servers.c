@@ -230,7 +230,7 @@ abandon_probes(int code, Datum arg)
 static void
 start_probe(Probe *probe, const LogqServers *servers, int server, Oid userid)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext old = CurrentMemoryContext;
 
 	probe->servers = *servers;
 	probe->server = server;
@@ -249,7 +249,6 @@ start_probe(Probe *probe, const LogqServers *servers, int server, Oid userid)
 		FlushErrorState();
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(old);
 }
 
 /*
