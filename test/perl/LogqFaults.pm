@@ -256,14 +256,35 @@ sub breaker
 	return (servers($c)->{ address($node) } // {})->{breaker} // 'unknown';
 }
 
-# Wait until it is in a state
+# Wait until it is in a state.  Where there is no worker, servers are probed by
+# sessions that have queries: so there is one.
 sub wait_for_breaker
 {
 	my ($c, $node, $state, $seconds) = @_;
 	my $is;
 
-	return LogqTest::poll(sub { return ($is = breaker($c, $node)) =~ /^(?:$state)$/; },
-		$seconds // 30) || (diag("breaker is $is"), 0)[1];
+	return LogqTest::poll(sub {
+		return 1 if ($is = breaker($c, $node)) =~ /^(?:$state)$/;
+		poke($c) if $state eq 'closed';
+		return 0;
+	}, $seconds // 30) || (diag('the breaker of ' . address($node) . " is $is"), 0)[1];
+}
+
+# A query of a session that is kept for this
+sub poke
+{
+	my ($c) = @_;
+	my $answer;
+
+	$c->{poker} //= do {
+		my $s = $c->session;
+
+		$s->query('SET logq.partial_results = on');
+		$s;
+	};
+	$answer = $c->{poker}->query("SELECT count(*) FROM logq.logs WHERE level = 'none'");
+	$c->{poker} = undef if $answer =~ /session ended$|server closed/m;
+	return;
 }
 
 # ---------- after a fault ----------
@@ -273,7 +294,7 @@ sub wait_for_breaker
 sub local_activity
 {
 	my ($c, @sessions) = @_;
-	my $known = join ', ', 0, map { $_->{pid} } @sessions;
+	my $known = join ', ', 0, map { $_->{pid} } grep { $_ } @sessions, $c->{poker};
 
 	return grep { $_ ne '' } split /\n/, $c->sql(<<"SQL");
 SELECT pid, state, coalesce(wait_event, '-'), left(query, 200)

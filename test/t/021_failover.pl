@@ -70,11 +70,12 @@ is(LogqFaults::last_query($s)->{retried}, 0, 'and nothing was asked twice');
 
 # ---------- cut at chosen places ----------
 
-# A healthy query on the primaries opens connections and closes breakers
+# A healthy query on the primaries opens connections, and leaves them idle
 sub warm_up
 {
 	my ($q) = @_;
 
+	$q = LogqFaults::query('few') if $q->{name} =~ /limit/;
 	$s->query("SET logq.read_from = 'primary'");
 	$s->query(LogqFaults::on_table($q, 'logq.logs'));
 	$s->query("RESET logq.read_from");
@@ -90,9 +91,11 @@ sub places_of
 
 	warm_up($q);
 	$proxy->mark;
-	warm_up($q);
+	$s->query("SET logq.read_from = 'primary'");
+	$s->query(LogqFaults::on_table($q, 'logq.logs'));
+	$s->query("RESET logq.read_from");
 	# a self-join has two; the first that has got something will do
-	($conn) = grep { $_->{open} && $_->{since_mark} > 0 } $proxy->connections;
+	($conn) = grep { $_->{since_mark} > 0 } $proxy->connections;
 	return () unless $conn;
 	@copies = LogqProxy::places($proxy->messages($conn->{id}));
 	foreach my $i (0 .. $#copies)
@@ -220,7 +223,9 @@ foreach my $name (qw(desc asc unordered aggregate limit_here cursor))
 {
 	my $s2 = $c->session;
 
-	$_->cut(3000, on => 'each') foreach @{ $proxies{p1} };
+	LogqFaults::same($s2, LogqFaults::query('desc'), 'before all fail');
+	$proxies{p1}[0]->cut(10_000, on => 'now');
+	$_->refuse foreach @{ $proxies{p1} };
 	my $answer = $s2->query(LogqFaults::on_table(LogqFaults::query('desc'), 'logq.logs'));
 	like($answer, qr/ERROR:\s+08\w{3}: .*"p1"/, 'all of its servers fail: an error that names the partition');
 	like($answer, qr/DETAIL:(?s:.*)\Q@{[ LogqFaults::address($_) ]}\E/, 'and the server')
