@@ -162,10 +162,10 @@ final_failure(LogqStream *stream)
 static void
 give_up(LogqStream *stream, LogqFailure *failure)
 {
+	stream->was_missing = true;
 	if (!logq_partial_results)
 		logq_report_failure(ERROR, failure);
 	stream->missing = failure;
-	stream->was_missing = true;
 	if (stream->load != NULL)
 	{
 		logq_catalog_load_abort(stream->load);
@@ -353,10 +353,12 @@ logq_stream_connect_failed(LogqStream *stream, const char *reason)
 	LogqFailure *failure = palloc0(sizeof(LogqFailure));
 
 	failure->sqlstate = ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
-	failure->reason = pchomp(reason);
+	failure->detail = pchomp(reason);
+	/* what follows are libpq's questions */
+	failure->reason = pnstrdup(failure->detail,
+							   strcspn(failure->detail, "\n"));
 	failure->message = psprintf("could not connect to partition \"%s\"",
 								stream->part->name);
-	failure->detail = failure->reason;
 	failure->hint = "See the view \"logq.partitions\" for the state of all partitions.";
 	MemoryContextSwitchTo(old);
 	logq_stream_failed(stream, failure,

@@ -59,6 +59,8 @@ PG_FUNCTION_INFO_V1(logq_server_status);
 /* purse of second requests */
 #define HEDGE_SHARE 0.05
 #define MAX_HEDGES 10.0
+/* enough at first for a breaker to open */
+#define FIRST_HEDGES MAX_OVERTAKEN
 /* weight of a new value in the average */
 #define LATENCY_WEIGHT 0.1
 /* so many values must there be of a distribution to speak of */
@@ -204,7 +206,7 @@ find_entry(const LogqServers *servers, int server, bool make)
 	entry->health.connect_p95_ms = -1;
 	entry->health.lag_ms = -1;
 	entry->probe_ms = MIN_PROBE_MS;
-	entry->purse = 1;
+	entry->purse = FIRST_HEDGES;
 	entry->used_at = entry->health.since = GetCurrentTimestamp();
 	return entry;
 }
