@@ -30,6 +30,8 @@
 
 #include "logq.h"
 
+#include "admission.h"
+
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "mb/pg_wchar.h"
@@ -106,7 +108,28 @@ logq_conn_close(LogqConn *conn)
 		PQfinish(conn->pg);
 	if (conn->used_external_fd)
 		ReleaseExternalFD();
+	if (conn->counted)
+		logq_uncount_connection(conn->serverid, conn->own_place);
 	pfree(conn);
+}
+
+/*
+ * Close one that is idle, so that there is room for another.  Never throws.
+ */
+bool
+logq_conn_close_idle(Oid serverid)
+{
+	LogqConn   *conn;
+
+	for (conn = connections; conn != NULL; conn = conn->next)
+	{
+		if (!conn->in_use && conn->serverid == serverid)
+		{
+			logq_conn_close(conn);
+			return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -196,6 +219,11 @@ logq_conn_release(LogqConn *conn)
 	LogqConn   *other;
 	int			nfree = 0;
 
+	if (conn->own_place)
+	{
+		conn->own_place = false;
+		logq_unreserve_connections(conn->serverid, 1);
+	}
 	conn->in_use = false;
 	for (other = connections; other != NULL; other = other->next)
 		if (!other->in_use && other->umid == conn->umid)
@@ -205,7 +233,8 @@ logq_conn_release(LogqConn *conn)
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||
 		  (conn->state == LOGQ_CONN_IDLE &&
-		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)))
+		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)) ||
+		!logq_may_keep_connection(conn->serverid))
 		logq_conn_close(conn);
 	else
 	{
@@ -219,7 +248,7 @@ logq_conn_release(LogqConn *conn)
  * error was thrown and nothing is left.
  */
 static LogqConn *
-start_connection(ForeignServer *server, UserMapping *user)
+start_connection(ForeignServer *server, UserMapping *user, bool reserved)
 {
 	LogqConn   *conn;
 	const char **keywords;
@@ -240,6 +269,15 @@ start_connection(ForeignServer *server, UserMapping *user)
 		GetSysCacheHashValue1(USERMAPPINGOID, ObjectIdGetDatum(user->umid));
 	conn->in_use = true;
 	conn->state = LOGQ_CONN_CONNECTING;
+
+	/* idle ones that were of no use give way */
+	while (reserved && logq_connection_limit() > 0 &&
+		   !logq_has_free_place(server->serverid) &&
+		   logq_conn_close_idle(server->serverid))
+		continue;
+	conn->counted = logq_count_connection(server->serverid, reserved,
+										  !reserved);
+	conn->own_place = conn->counted && !reserved;
 	conn->next = connections;
 	connections = conn;
 
@@ -275,8 +313,8 @@ start_connection(ForeignServer *server, UserMapping *user)
 /*
  * Hand out a connection to a server as a user, idle or still connecting.
  */
-LogqConn *
-logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+static LogqConn *
+acquire(Oid serverid, Oid userid, bool fresh, bool reserved)
 {
 	ForeignServer *server;
 	UserMapping *user;
@@ -317,6 +355,11 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 			logq_conn_close(conn);
 			continue;
 		}
+		if (!reserved && conn->counted && logq_connection_limit() > 0)
+		{
+			logq_force_reservation(serverid);
+			conn->own_place = true;
+		}
 		conn->in_use = true;
 		conn->io_timeout = 0;
 		return conn;
@@ -325,7 +368,19 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 	server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user);
+	return start_connection(server, user, reserved);
+}
+
+LogqConn *
+logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+{
+	return acquire(serverid, userid, fresh, false);
+}
+
+LogqConn *
+logq_conn_acquire_reserved(Oid serverid, Oid userid, bool fresh)
+{
+	return acquire(serverid, userid, fresh, true);
 }
 
 /*

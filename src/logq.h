@@ -26,6 +26,9 @@
  *		rows.c		rows of a stream: from messages, or from a file
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
+ *		admission.c	how many queries may run at once
+ *		connlimit.c	how many connections there may be to a partition
+ *		reserve.c	who takes how many of them, and for how long
  *		explain.c	what EXPLAIN says of a scan
  *
  * What is known of partitions:
@@ -193,6 +196,8 @@ typedef struct LogqConn
 	bool		configured;		/* session settings were sent */
 	bool		used_external_fd;
 	bool		in_use;
+	bool		counted;		/* among all backends', in connlimit.c */
+	bool		own_place;		/* took a place there when it was handed out */
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
@@ -209,6 +214,14 @@ typedef struct LogqConn
  * It does not wait.  fresh: do not take a pooled one.
  */
 extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
+/*
+ * The same, for one of the connections that were reserved: see admission.h.
+ * The one above is for those few that no limit applies to.
+ */
+extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
+											bool fresh);
+/* close one that is idle, if there is any to this server.  Never throws. */
+extern bool logq_conn_close_idle(Oid serverid);
 /*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
@@ -335,6 +348,8 @@ extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
  * partition and it is idle in its transaction, else NULL.
  */
 extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
+/* will it read over that connection?  Never throws. */
+extern bool logq_xact_has_written(Oid serverid, Oid userid);
 /*
  * While a COPY is under way on the connection: marks it, so that an abort
  * ends it first.

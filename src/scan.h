@@ -247,6 +247,11 @@ typedef struct LogqScanState
 	FmgrInfo	jsonb_recv;
 	Oid			jsonb_ioparam;
 	int64		runs;
+
+	/* see admission.h */
+	bool		admitted;		/* has a place among the queries */
+	double		queue_ms;		/* time waited for places */
+	struct LogqQueryPlaces *query_places;	/* for connections; may be NULL */
 } LogqScanState;
 
 extern const CustomScanMethods logq_scan_methods;

@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "ingest.h"
 #include "maintain.h"
 
@@ -93,7 +94,9 @@ shmem_request(void)
 									hash_estimate_size(MAX_ENTRIES,
 													   sizeof(Entry))));
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
-	RequestNamedLWLockTranche("logq", 2);
+	RequestAddinShmemSpace(logq_admission_shmem_size());
+	RequestAddinShmemSpace(logq_connlimit_shmem_size());
+	RequestNamedLWLockTranche("logq", 5);
 }
 
 static void
@@ -115,6 +118,8 @@ shmem_startup(void)
 							&ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	lock = &GetNamedLWLockTranche("logq")->lock;
 	logq_ingest_shmem_startup();
+	logq_admission_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
+	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
