@@ -70,6 +70,8 @@ extern bool logq_count_connection(Oid serverid, bool reserved, bool forced);
 extern void logq_uncount_connection(Oid serverid, bool own_place);
 /* has this backend a place at a server without a connection on it? */
 extern bool logq_has_free_place(Oid serverid);
+/* how many places has it there? */
+extern int	logq_own_places(Oid serverid);
 /*
  * May one that is idle be kept?  Always on a place that is taken; else not
  * when somebody waits, nor when idle ones could be in the way of a query.

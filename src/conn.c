@@ -383,6 +383,19 @@ logq_conn_acquire_reserved(Oid serverid, Oid userid, bool fresh)
 	return acquire(serverid, userid, fresh, true);
 }
 
+LogqConn *
+logq_conn_acquire_beside(Oid serverid, Oid userid)
+{
+	const LogqConn *conn;
+	int			used = 0;
+
+	/* some are on a place of their own, but then it is among our places */
+	for (conn = connections; conn != NULL; conn = conn->next)
+		if (conn->in_use && conn->serverid == serverid)
+			used++;
+	return acquire(serverid, userid, false, used < logq_own_places(serverid));
+}
+
 /*
  * Report, or store, that connecting failed.
  */

@@ -777,6 +777,17 @@ logq_has_free_place(Oid serverid)
 /*
  * See admission.h.
  */
+int
+logq_own_places(Oid serverid)
+{
+	const OwnRecord *own = find_own(serverid);
+
+	return own != NULL ? own->places : 0;
+}
+
+/*
+ * See admission.h.
+ */
 bool
 logq_may_keep_connection(Oid serverid)
 {

@@ -29,6 +29,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "write.h"
 
 #include <poll.h>
@@ -115,6 +116,18 @@ call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
 }
 
 /*
+ * A connection for what is done in a transaction of its own.  Ours is about
+ * to write, and takes its places now, as sessions that begin would otherwise
+ * have any number of these.
+ */
+static LogqConn *
+acquire_apart(LogqPartition *part, Oid userid)
+{
+	logq_reserve_write(part->serverid, 1);
+	return logq_conn_acquire_beside(part->serverid, userid);
+}
+
+/*
  * Make the segment for ts on a connection of its own and take over the
  * partition's catalog.  False: lock_timeout has passed.
  */
@@ -122,7 +135,7 @@ static bool
 make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 				   int lock_timeout)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn = acquire_apart(part, userid);
 	volatile bool made = false;
 
 	PG_TRY();
@@ -160,7 +173,7 @@ logq_make_segment(LogqPartition *part, Oid userid, TimestampTz ts)
 static void
 load_catalog(LogqPartition *part, Oid userid)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn = acquire_apart(part, userid);
 
 	PG_TRY();
 	{

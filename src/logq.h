@@ -220,6 +220,11 @@ extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
  */
 extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
 											bool fresh);
+/*
+ * The same on a place that was reserved if one is not in use at the moment,
+ * else like logq_conn_acquire: for what a writer does before it writes.
+ */
+extern LogqConn *logq_conn_acquire_beside(Oid serverid, Oid userid);
 /* close one that is idle, if there is any to this server.  Never throws. */
 extern bool logq_conn_close_idle(Oid serverid);
 /*
