@@ -56,6 +56,8 @@
 /* a replica that is about to have what it lacks */
 #define BEHIND_RETRY_MS 20
 #define MAX_BEHIND_MS 1000
+/* what a replica may have received of a record whose end was never sent */
+#define MAX_RECORD_TAIL (256 * 1024)
 
 /*
  * In a transaction of its own, as its snapshot must not be the rows'.
@@ -67,7 +69,8 @@ logq_replica_sql(void)
 		"(pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
 		"(pg_catalog.pg_last_wal_receive_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
-		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint; COMMIT; ";
+		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
+		"pg_catalog.pg_is_wal_replay_paused(); COMMIT; ";
 }
 
 /* ---------- failures ---------- */
@@ -459,6 +462,12 @@ typedef enum Position
 
 /*
  * Judge a replica.  *reason: what it lacks.
+ *
+ * The age of the last transaction that it has replayed says little by itself:
+ * there may have been none since.  It counts when there is WAL to be replayed.
+ * A primary that dies leaves the beginning of a record at the end of that,
+ * which nobody will ever replay; and who has received much at once may be done
+ * with it in a moment.
  */
 static Position
 judge_replica(LogqStream *stream, int server, const PGresult *res,
@@ -466,8 +475,11 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 {
 	XLogRecPtr	needed = Max(stream->seen_lsn,
 							 logq_written_lsn(stream->part->serverid));
+	Position	position = POSITION_FINE;
 	XLogRecPtr	replayed;
+	int64		unreplayed;
 	int64		lag;
+	bool		paused;
 
 	*promoted = false;
 	if (PQntuples(res) != 1)
@@ -488,15 +500,22 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 
 	replayed = (XLogRecPtr) Max(result_number(res, 1), 0);
 	lag = logq_health_wal_lag(stream->servers, replayed);
-	/* what it has received it will replay, and knows the age of */
-	if (result_number(res, 2) > (int64) replayed)
-		lag = Max(lag, result_number(res, 3));
-	logq_health_set_lag(stream->servers, server, lag);
 	if (lag > logq_max_replica_lag)
+		position = POSITION_FAR_BEHIND;
+	unreplayed = result_number(res, 2) - (int64) replayed;
+	paused = PQgetvalue(res, 0, 4)[0] == 't';
+	if (unreplayed > (paused ? 0 : MAX_RECORD_TAIL))
+	{
+		lag = Max(lag, result_number(res, 3));
+		if (lag > logq_max_replica_lag && position == POSITION_FINE)
+			position = paused ? POSITION_FAR_BEHIND : POSITION_LACKING;
+	}
+	logq_health_set_lag(stream->servers, server, lag);
+	if (position != POSITION_FINE)
 	{
 		*reason = psprintf("replica is " INT64_FORMAT " ms behind, more than \"logq.max_replica_lag\"",
 						   lag);
-		return POSITION_FAR_BEHIND;
+		return position;
 	}
 	if (replayed < needed)
 	{

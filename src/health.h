@@ -17,10 +17,18 @@
 /* longest "host:port" that health is kept of */
 #define LOGQ_ADDRESS_LEN 256
 
-/* how far the WAL is, as a number; NULL on a standby */
+/*
+ * How far the WAL is that others can see, as a number; NULL on a standby.
+ * What was not flushed dies with the server, and no replica ever gets it: it
+ * must not be waited for.  But with synchronous_commit = off, rows can be seen
+ * before they are flushed.
+ */
 #define LOGQ_LSN_SQL \
 	"CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE " \
-	"(pg_catalog.pg_current_wal_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint END"
+	"(CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off'" \
+	" THEN pg_catalog.pg_current_wal_insert_lsn()" \
+	" ELSE pg_catalog.pg_current_wal_flush_lsn() END" \
+	" - '0/0'::pg_catalog.pg_lsn)::bigint END"
 
 /* One of the servers that have the rows of a partition */
 typedef struct LogqServer

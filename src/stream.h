@@ -272,7 +272,7 @@ extern const char *logq_replica_sql(void);
 /* columns of the answers that a request begins with */
 #define LOGQ_VERSION_COLUMNS 1
 #define LOGQ_VERSION_LSN_COLUMNS 2
-#define LOGQ_REPLICA_COLUMNS 4
+#define LOGQ_REPLICA_COLUMNS 5
 
 /* ---------- rows.c ---------- */
 

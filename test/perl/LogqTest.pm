@@ -79,13 +79,12 @@ HBA
 # Options: partitions (3), conf and coordinator_conf (lists of lines),
 # add (1; 0 leaves servers to the test), segment_interval, prefix (of the names
 # of servers, when a test needs a second cluster), replicas (0; of each
-# partition), replica_conf (what these have beyond conf).
+# partition, or a hash by name), replica_conf (what these have beyond conf).
 sub new
 {
 	my ($class, %opt) = @_;
 	my $n = $opt{partitions} // 3;
 	my $prefix = $opt{prefix} // '';
-	my $n_replicas = $opt{replicas} // 0;
 	my $self = bless {
 		names => [],
 		parts => {},
@@ -97,8 +96,12 @@ sub new
 	foreach my $i (1 .. $n)
 	{
 		my $name = "p$i";
+		my $n_replicas = $opt{replicas} // 0;
 		my @conf = @{ $opt{conf} // [] };
-		my $node = $n_replicas
+		my $node;
+
+		$n_replicas = $n_replicas->{$name} // 0 if ref $n_replicas;
+		$node = $n_replicas
 		  ? start_node("$prefix$name", { allows_streaming => 1 },
 			streaming_conf($n_replicas), @conf)
 		  : start_server("$prefix$name", @conf);
@@ -416,7 +419,7 @@ sub poll_ok
 	return ok(poll($code, $seconds), $name);
 }
 
-# What logq has under way on the partitions and on those of their replicas that
+# What logq has under way on those of the partitions and their replicas that
 # run, one line a backend: "p1: ..." or "p1r1: ..."
 sub remote_activity
 {
@@ -425,7 +428,7 @@ sub remote_activity
 
 	foreach my $name (@names ? @names : $self->names)
 	{
-		my @nodes = ([ $name, $self->part($name) ]);
+		my @nodes = $self->part($name)->{_pid} ? [ $name, $self->part($name) ] : ();
 		my $i = 0;
 
 		foreach my $replica ($self->replicas($name))
@@ -497,6 +500,7 @@ sub new
 {
 	my ($class, $node, %opt) = @_;
 	my $self = bless {
+		node => $node,
 		in => '',
 		out => '',
 		err => '',
