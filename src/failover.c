@@ -70,7 +70,8 @@ logq_replica_sql(void)
 		"(pg_catalog.pg_last_wal_receive_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
 		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
-		"pg_catalog.pg_is_wal_replay_paused(); COMMIT; ";
+		"pg_catalog.pg_is_wal_replay_paused() OR"
+		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0'; COMMIT; ";
 }
 
 /* ---------- failures ---------- */
@@ -479,7 +480,7 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 	XLogRecPtr	replayed;
 	int64		unreplayed;
 	int64		lag;
-	bool		paused;
+	bool		paused;			/* or meant to be late */
 
 	*promoted = false;
 	if (PQntuples(res) != 1)
