@@ -569,7 +569,7 @@ logq_server_refusal(const LogqServers *servers, int server)
 typedef struct Written
 {
 	Oid			serverid;		/* hash key */
-	XLogRecPtr	lsn;
+	LogqPosition position;
 } Written;
 
 static HTAB *written = NULL;
@@ -579,7 +579,7 @@ static HTAB *written = NULL;
  * while a transaction commits: without memory it is forgotten.
  */
 void
-logq_note_written(Oid serverid, XLogRecPtr lsn)
+logq_note_written(Oid serverid, const LogqPosition *position)
 {
 	Written    *w;
 	bool		found;
@@ -594,16 +594,17 @@ logq_note_written(Oid serverid, XLogRecPtr lsn)
 	}
 	w = hash_search(written, &serverid, HASH_ENTER, &found);
 	/* a server that was restored or replaced may have less than before */
-	w->lsn = lsn;
+	w->position = *position;
 }
 
-XLogRecPtr
-logq_written_lsn(Oid serverid)
+LogqPosition
+logq_written_position(Oid serverid)
 {
+	const LogqPosition nothing = {0};
 	const Written *w;
 
 	if (written == NULL)
-		return 0;
+		return nothing;
 	w = hash_search(written, &serverid, HASH_FIND, NULL);
-	return w ? w->lsn : 0;
+	return w ? w->position : nothing;
 }
