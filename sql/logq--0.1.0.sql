@@ -577,6 +577,25 @@ COMMENT ON FUNCTION logq.catalog_status() IS
 	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true, and why it could not';
 REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
 
+CREATE FUNCTION logq.admission_status(
+	OUT query_limit integer, OUT running integer, OUT waiting integer, OUT peak integer,
+	OUT admitted bigint, OUT waited bigint, OUT rejected bigint, OUT wait_ms float8,
+	OUT connection_limit integer, OUT connections bigint, OUT connections_reserved bigint,
+	OUT connections_waiting bigint, OUT connections_rejected bigint)
+RETURNS record
+AS 'MODULE_PATHNAME', 'logq_admission_status'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.admission_status() IS 'see logq.stat_admission';
+REVOKE ALL ON FUNCTION logq.admission_status() FROM PUBLIC;
+
+CREATE VIEW logq.stat_admission AS
+	SELECT query_limit, running, waiting, peak, admitted, waited, rejected, wait_ms,
+		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected
+	FROM logq.admission_status();
+COMMENT ON VIEW logq.stat_admission IS
+	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
+GRANT SELECT ON logq.stat_admission TO PUBLIC;
+
 CREATE VIEW logq.segments AS
 	SELECT p.server AS partition, s.name, s.lower, s.upper, s.state, s.sealed_at,
 		CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END AS rows,

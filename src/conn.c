@@ -32,6 +32,8 @@
 
 #include "connect.h"
 
+#include "admission.h"
+
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "mb/pg_wchar.h"
@@ -102,7 +104,28 @@ logq_conn_close(LogqConn *conn)
 		PQfinish(conn->pg);
 	if (conn->used_external_fd)
 		ReleaseExternalFD();
+	if (conn->counted)
+		logq_uncount_connection(conn->serverid, conn->own_place);
 	pfree(conn);
+}
+
+/*
+ * Close one that is idle, so that there is room for another.  Never throws.
+ */
+bool
+logq_conn_close_idle(Oid serverid)
+{
+	LogqConn   *conn;
+
+	for (conn = connections; conn != NULL; conn = conn->next)
+	{
+		if (!conn->in_use && conn->serverid == serverid)
+		{
+			logq_conn_close(conn);
+			return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -192,6 +215,11 @@ logq_conn_release(LogqConn *conn)
 	LogqConn   *other;
 	int			nfree = 0;
 
+	if (conn->own_place)
+	{
+		conn->own_place = false;
+		logq_unreserve_connections(conn->serverid, 1);
+	}
 	conn->in_use = false;
 	for (other = connections; other != NULL; other = other->next)
 		if (!other->in_use && other->umid == conn->umid)
@@ -201,7 +229,8 @@ logq_conn_release(LogqConn *conn)
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||
 		  (conn->state == LOGQ_CONN_IDLE &&
-		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)))
+		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)) ||
+		!logq_may_keep_connection(conn->serverid))
 		logq_conn_close(conn);
 	else
 	{
@@ -209,6 +238,14 @@ logq_conn_release(LogqConn *conn)
 		conn->free_since = GetCurrentTimestamp();
 	}
 }
+
+/* On which place a new connection is opened; see admission.h */
+typedef enum Place
+{
+	PLACE_RESERVED,				/* one that was taken before */
+	PLACE_FORCED,				/* there may always be one more */
+	PLACE_SPARE					/* only if there is one left */
+} Place;
 
 /*
  * What tells connections to one server of a partition from those to another.
@@ -222,11 +259,11 @@ pool_key(const LogqServer *at)
 
 /*
  * Start a new connection.  On return it is in the list and in use, or an
- * error was thrown and nothing is left.
+ * error was thrown and nothing is left.  NULL: there is no place to spare.
  */
 static LogqConn *
 start_connection(ForeignServer *server, UserMapping *user,
-				 const LogqServer *at)
+				 const LogqServer *at, Place place)
 {
 	LogqConn   *conn;
 	const char **keywords;
@@ -248,6 +285,21 @@ start_connection(ForeignServer *server, UserMapping *user,
 		GetSysCacheHashValue1(USERMAPPINGOID, ObjectIdGetDatum(user->umid));
 	conn->in_use = true;
 	conn->state = LOGQ_CONN_CONNECTING;
+
+	/* idle ones that were of no use give way */
+	while (place == PLACE_RESERVED && logq_connection_limit() > 0 &&
+		   !logq_has_free_place(server->serverid) &&
+		   logq_conn_close_idle(server->serverid))
+		continue;
+	conn->counted = logq_count_connection(server->serverid,
+										  place == PLACE_RESERVED,
+										  place == PLACE_FORCED);
+	if (!conn->counted)
+	{
+		pfree(conn);
+		return NULL;
+	}
+	conn->own_place = conn->counted && place != PLACE_RESERVED;
 	conn->next = connections;
 	connections = conn;
 
@@ -284,9 +336,9 @@ start_connection(ForeignServer *server, UserMapping *user,
  * Hand out a connection to one of a partition's servers as a user, idle or
  * still connecting.
  */
-LogqConn *
-logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
-						 LogqAcquire how)
+static LogqConn *
+acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
+		Place place)
 {
 	ForeignServer *server;
 	UserMapping *user;
@@ -315,8 +367,7 @@ logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
 			logq_conn_close(conn);
 			continue;
 		}
-		if (how == LOGQ_ACQUIRE_FRESH || how == LOGQ_ACQUIRE_PROBE ||
-			conn->umid != user->umid || conn->userid != userid ||
+		if (fresh || conn->umid != user->umid || conn->userid != userid ||
 			strcmp(conn->address, pool_key(at)) != 0)
 			continue;
 		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
@@ -329,6 +380,12 @@ logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
 			logq_conn_close(conn);
 			continue;
 		}
+		if (place != PLACE_RESERVED && conn->counted &&
+			logq_connection_limit() > 0)
+		{
+			logq_force_reservation(serverid);
+			conn->own_place = true;
+		}
 		conn->in_use = true;
 		conn->io_timeout = 0;
 		return conn;
@@ -337,18 +394,58 @@ logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
 	server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user, at);
+	return start_connection(server, user, at, place);
 }
 
 /*
- * The same, to where the partition's own options lead.
+ * To where the partition's own options lead; for those that no limit is for.
  */
 LogqConn *
 logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 {
-	return logq_conn_acquire_server(serverid, userid, NULL,
-									fresh ? LOGQ_ACQUIRE_FRESH :
-									LOGQ_ACQUIRE_POOLED);
+	return acquire(serverid, userid, NULL, fresh, PLACE_FORCED);
+}
+
+LogqConn *
+logq_conn_acquire_reserved(Oid serverid, Oid userid, bool fresh)
+{
+	return acquire(serverid, userid, NULL, fresh, PLACE_RESERVED);
+}
+
+LogqConn *
+logq_conn_acquire_beside(Oid serverid, Oid userid)
+{
+	const LogqConn *conn;
+	int			used = 0;
+
+	/* some are on a place of their own, but then it is among our places */
+	for (conn = connections; conn != NULL; conn = conn->next)
+		if (conn->in_use && conn->serverid == serverid)
+			used++;
+	return acquire(serverid, userid, NULL, false,
+				   used < logq_own_places(serverid) ? PLACE_RESERVED :
+				   PLACE_FORCED);
+}
+
+/*
+ * To one of the servers that can answer.
+ */
+LogqConn *
+logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
+						 LogqAcquire how)
+{
+	switch (how)
+	{
+		case LOGQ_ACQUIRE_EXTRA:
+			return acquire(serverid, userid, at, false, PLACE_SPARE);
+		case LOGQ_ACQUIRE_PROBE:
+			return acquire(serverid, userid, at, true, PLACE_FORCED);
+		case LOGQ_ACQUIRE_FRESH:
+			return acquire(serverid, userid, at, true, PLACE_RESERVED);
+		case LOGQ_ACQUIRE_POOLED:
+			break;
+	}
+	return acquire(serverid, userid, at, false, PLACE_RESERVED);
 }
 
 /*

@@ -29,6 +29,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "health.h"
 #include "write.h"
 
@@ -116,6 +117,19 @@ call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
 }
 
 /*
+ * A connection for what is done in a transaction of its own.  Ours is about
+ * to write, and takes its places now, as sessions that begin would otherwise
+ * have any number of these.
+ */
+static LogqConn *
+acquire_apart(LogqPartition *part, Oid userid)
+{
+	logq_check_writable(part->serverid, userid);
+	logq_reserve_write(part->serverid, 1);
+	return logq_conn_acquire_beside(part->serverid, userid);
+}
+
+/*
  * Make the segment for ts on a connection of its own and take over the
  * partition's catalog.  False: lock_timeout has passed.
  */
@@ -126,8 +140,7 @@ make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 	LogqConn   *conn;
 	volatile bool made = false;
 
-	logq_check_writable(part->serverid, userid);
-	conn = logq_conn_acquire(part->serverid, userid, false);
+	conn = acquire_apart(part, userid);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);
@@ -166,8 +179,7 @@ load_catalog(LogqPartition *part, Oid userid)
 {
 	LogqConn   *conn;
 
-	logq_check_writable(part->serverid, userid);
-	conn = logq_conn_acquire(part->serverid, userid, false);
+	conn = acquire_apart(part, userid);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);

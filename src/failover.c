@@ -71,7 +71,8 @@ logq_replica_sql(void)
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
 		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
 		"CASE WHEN pg_catalog.pg_is_in_recovery()"
-		" THEN pg_catalog.pg_is_wal_replay_paused() END, "
+		" THEN pg_catalog.pg_is_wal_replay_paused() OR"
+		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0' END, "
 		"pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()); "
 		"COMMIT; ";
 }
@@ -494,7 +495,7 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 	int64		lag;
 	int64		lacks;
 	int64		xmin;
-	bool		paused;
+	bool		paused;			/* or meant to be late */
 
 	*promoted = false;
 	if (PQntuples(res) != 1)

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "admission.h"
 #include "ingest.h"
 #include "maintain.h"
 #include "query.h"
@@ -27,6 +28,9 @@ void		_PG_init(void);
 
 int			logq_route_by = LOGQ_ROUTE_SERVICE;
 int			logq_connect_timeout = 3000;
+int			logq_max_concurrent_queries = 500;
+int			logq_max_concurrent_queries_per_role = 0;
+int			logq_max_connections_per_partition = 0;
 int			logq_max_parallel_partitions = 32;
 int			logq_partition_timeout = 5000;
 int			logq_max_replica_lag = 10000;
@@ -34,6 +38,7 @@ int			logq_read_from = LOGQ_READ_ANY;
 int			logq_hedge_min_delay = 10;
 bool		logq_enable_hedging = true;
 bool		logq_partial_results = false;
+int			logq_queue_timeout = 2000;
 bool		logq_enable_filter_pushdown = true;
 bool		logq_enable_ordered_merge = true;
 bool		logq_enable_limit_pushdown = true;
@@ -177,6 +182,24 @@ _PG_init(void)
 							NULL, &logq_ingest_max_message,
 							1024, 1, 256 * 1024, PGC_SIGHUP, GUC_UNIT_KB,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.max_concurrent_queries",
+							"Sets how many queries of all sessions may run at once.",
+							"Others wait for logq.queue_timeout.",
+							&logq_max_concurrent_queries,
+							500, 1, INT_MAX, PGC_SIGHUP, 0,
+							NULL, logq_assign_query_limit, NULL);
+	DefineCustomIntVariable("logq.max_concurrent_queries_per_role",
+							"Sets how many queries of the current role may run at once.",
+							"Meant for ALTER ROLE.  0 means that there is no limit.",
+							&logq_max_concurrent_queries_per_role,
+							0, 0, INT_MAX, PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.max_connections_per_partition",
+							"Sets how many connections all sessions may have to one partition.",
+							"0 means that there is no limit.",
+							&logq_max_connections_per_partition,
+							0, 0, INT_MAX / 4, PGC_SIGHUP, 0,
+							NULL, logq_assign_connection_limit, NULL);
 	DefineCustomIntVariable("logq.max_parallel_partitions",
 							"Sets how many partitions one scan waits for at a time.",
 							NULL, &logq_max_parallel_partitions,
@@ -207,6 +230,12 @@ _PG_init(void)
 							 NULL, &logq_read_from,
 							 LOGQ_READ_ANY, read_from_options,
 							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.queue_timeout",
+							"Sets how long a query waits when as many as may run are running.",
+							"It also waits as long for connections.  0 means not to wait.",
+							&logq_queue_timeout,
+							2000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomEnumVariable("logq.route_by",
 							 "Sets what decides which partition takes a new row.",
 							 NULL, &logq_route_by,

@@ -28,12 +28,14 @@
  *		servers.c	the servers of a partition, and which to ask
  *		health.c	how servers fare, as all sessions have seen it
  *		query.c		what a session keeps of its queries
- *		admission.c	how many queries and connections there may be
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
  *		connect.c	how they begin
  *		resolve.c	names of hosts, looked up without waiting
  *		resolve/	the program that asks the system's resolver
+ *		admission.c	how many queries may run at once
+ *		connlimit.c	how many connections there may be to a partition
+ *		reserve.c	who takes how many of them, and for how long
  *		explain.c	what EXPLAIN says of a scan
  *
  * What is known of partitions:
@@ -204,6 +206,8 @@ typedef struct LogqConn
 	bool		configured;		/* session settings were sent */
 	bool		used_external_fd;
 	bool		in_use;
+	bool		counted;		/* among all backends', in connlimit.c */
+	bool		own_place;		/* took a place there when it was handed out */
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
@@ -233,6 +237,19 @@ struct LogqServer;
 extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
 										  const struct LogqServer *at,
 										  LogqAcquire how);
+/*
+ * The same, for one of the connections that were reserved: see admission.h.
+ * The one above is for those few that no limit applies to.
+ */
+extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
+											bool fresh);
+/*
+ * The same on a place that was reserved if one is not in use at the moment,
+ * else like logq_conn_acquire: for what a writer does before it writes.
+ */
+extern LogqConn *logq_conn_acquire_beside(Oid serverid, Oid userid);
+/* close one that is idle, if there is any to this server.  Never throws. */
+extern bool logq_conn_close_idle(Oid serverid);
 /*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
@@ -385,6 +402,8 @@ extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
  * partition and it is idle in its transaction, else NULL.
  */
 extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
+/* will it read over that connection?  Never throws. */
+extern bool logq_xact_has_written(Oid serverid, Oid userid);
 /*
  * While a COPY is under way on the connection: marks it, so that an abort
  * ends it first.

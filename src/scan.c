@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "scan.h"
 
 #include <math.h>
@@ -93,6 +94,11 @@ release_scan(void *arg)
 		FreeWaitEventSet(state->wait_set);
 		state->wait_set = NULL;
 	}
+	if (state->admitted)
+	{
+		state->admitted = false;
+		logq_leave_query();
+	}
 }
 
 /*
@@ -144,6 +150,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	MemoryContextRegisterResetCallback(state->scan_cxt, callback);
 
 	logq_rel_map(node->ss.ss_currentRelation, &state->map);
+	logq_reserve_begin_scan(state);
 
 	state->plan_user = (Oid) intVal(list_nth(private, LOGQ_PLAN_USER));
 	state->userid = OidIsValid(state->plan_user) ? state->plan_user :
@@ -604,11 +611,17 @@ start_run(LogqScanState *state)
 {
 	int			i;
 
+	if (!state->admitted)
+	{
+		state->queue_ms += logq_admit_query();
+		state->admitted = true;
+	}
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
 
 	(void) logq_scan_plan_partitions(state, false);
-	logq_query_begin(state, 0);
+	state->queue_ms += logq_reserve_start_run(state);
+	logq_query_begin(state, state->queue_ms);
 
 	for (i = 0; i < state->nstreams; i++)
 	{

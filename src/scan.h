@@ -252,6 +252,10 @@ typedef struct LogqScanState
 	struct LogqQuery *query;	/* that this is part of, NULL: not begun */
 	dlist_node	query_node;
 	int64		rows_out;
+	/* see admission.h */
+	bool		admitted;		/* has a place among the queries */
+	double		queue_ms;		/* time waited for places */
+	struct LogqQueryPlaces *query_places;	/* for connections; may be NULL */
 } LogqScanState;
 
 typedef struct LogqQuery LogqQuery;

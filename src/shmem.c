@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "ingest.h"
 #include "maintain.h"
 #include "resolve.h"
@@ -98,6 +99,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
 	RequestAddinShmemSpace(logq_health_shmem_size());
 	RequestAddinShmemSpace(logq_resolve_shmem_size());
+	RequestAddinShmemSpace(logq_admission_shmem_size());
+	RequestAddinShmemSpace(logq_connlimit_shmem_size());
 	RequestNamedLWLockTranche("logq", 5);
 }
 
@@ -122,6 +125,8 @@ shmem_startup(void)
 	logq_ingest_shmem_startup();
 	logq_health_shmem_startup(&GetNamedLWLockTranche("logq")[2].lock);
 	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
+	logq_admission_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
+	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

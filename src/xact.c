@@ -42,6 +42,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "health.h"
 
 #include <limits.h>
@@ -403,9 +404,15 @@ start_write_xact(Oid serverid, Oid userid)
 {
 	WriteXact  *wx;
 	LogqPartition *part = logq_partition_by_server(serverid);
+	int			nwriters = 1;
 	int			attempt;
 
 	logq_check_writable(serverid, userid);
+	for (wx = write_xacts; wx != NULL; wx = wx->next)
+		if (wx->serverid == serverid)
+			nwriters++;
+	logq_reserve_write(serverid, nwriters);
+
 	if (!callbacks_registered)
 	{
 		RegisterXactCallback(xact_callback, NULL);
@@ -428,7 +435,7 @@ start_write_xact(Oid serverid, Oid userid)
 	{
 		StringInfoData sql;
 
-		wx->conn = logq_conn_acquire(serverid, userid, attempt > 0);
+		wx->conn = logq_conn_acquire_reserved(serverid, userid, attempt > 0);
 		strlcpy(wx->name, wx->conn->name, NAMEDATALEN);
 		logq_conn_wait_ready(wx->conn);
 		/* nothing is at stake yet: one that hangs is given up */
@@ -531,6 +538,23 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 		return NULL;
 	set_savepoints(wx);
 	return wx->conn;
+}
+
+/*
+ * Will the current query read over that connection, if anything?  Never
+ * throws, and asks nobody.
+ */
+bool
+logq_xact_has_written(Oid serverid, Oid userid)
+{
+	const WriteXact *wx = find_write_xact(serverid, userid);
+	CommandId	now;
+
+	if (wx == NULL || wx->lowest == INT_MAX)
+		return false;
+	now = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
+		GetCurrentCommandId(false);
+	return wx->first_cid < now;
 }
 
 /*
