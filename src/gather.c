@@ -194,7 +194,7 @@ wait_for_streams(LogqScanState *state)
 	}
 
 	CHECK_FOR_INTERRUPTS();
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	n = WaitEventSetWait(state->wait_set, wait_ms(state), events,
 						 lengthof(events), PG_WAIT_EXTENSION);
 	for (i = 0; i < n; i++)

@@ -656,7 +656,7 @@ logq_server_status(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	foreach(lc, logq_partitions())
 	{
 		LogqPartition *part = lfirst(lc);

@@ -160,8 +160,13 @@ extern double logq_hedge_delay(const LogqServers *servers, int server,
 							   bool connecting);
 /* why a server that was not asked was not; palloc'd */
 extern char *logq_server_refusal(const LogqServers *servers, int server);
-/* go on with probes; true: some are under way.  Never waits, never throws */
-extern bool logq_advance_probes(void);
+/* are there probes of this session under way? */
+extern bool logq_probing(void);
+/*
+ * Go on with them, in a transaction.  Never waits, and throws only what is not
+ * theirs, such as that the query is cancelled.
+ */
+extern void logq_advance_probes(void);
 /* for the worker: probe those servers of a partition that are in trouble */
 extern void logq_probe_servers(const LogqServers *servers, Oid userid);
 /* before writing: throws when the primary is known not to answer */
