@@ -56,6 +56,11 @@
 /* a replica that is about to have what it lacks */
 #define BEHIND_RETRY_MS 20
 #define MAX_BEHIND_MS 1000
+/*
+ * One that was silent for less is not blamed: what deadlines a session likes
+ * to have must not keep others from a server.
+ */
+#define MIN_BLAMED_MS 100
 /* what a replica may have received of a record whose end was never sent */
 #define MAX_RECORD_TAIL (256 * 1024)
 
@@ -163,6 +168,8 @@ final_failure(LogqStream *stream)
 static void
 give_up(LogqStream *stream, LogqFailure *failure)
 {
+	bool		known = stream->was_missing;
+
 	stream->was_missing = true;
 	if (!logq_partial_results)
 		logq_report_failure(ERROR, failure);
@@ -173,7 +180,9 @@ give_up(LogqStream *stream, LogqFailure *failure)
 		stream->load = NULL;
 	}
 	stream->state = LOGQ_STREAM_DONE;
-	logq_query_warn_missing(stream);
+	/* an inner side of a join may miss it thousands of times */
+	if (!known)
+		logq_query_warn_missing(stream);
 }
 
 /*
@@ -343,6 +352,15 @@ logq_stream_failed(LogqStream *stream, LogqFailure *failure, LogqFault fault)
 }
 
 /*
+ * What is a server to be blamed for that was silent for so long?
+ */
+static LogqFault
+silence_fault(int ms)
+{
+	return ms >= MIN_BLAMED_MS ? LOGQ_FAULT_SILENT : LOGQ_FAULT_STALLED;
+}
+
+/*
  * Connecting has failed, for the reason that libpq or we have given.
  */
 void
@@ -362,8 +380,9 @@ logq_stream_connect_failed(LogqStream *stream, const char *reason)
 								stream->part->name);
 	failure->hint = "See the view \"logq.partitions\" for the state of all partitions.";
 	MemoryContextSwitchTo(old);
-	logq_stream_failed(stream, failure,
-					   expired ? LOGQ_FAULT_SILENT : LOGQ_FAULT_REFUSED);
+	logq_stream_failed(stream, failure, expired ?
+					   silence_fault(logq_connect_timeout) :
+					   LOGQ_FAULT_REFUSED);
 }
 
 /*
@@ -511,7 +530,9 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 		if (lag > logq_max_replica_lag && position == POSITION_FINE)
 			position = paused ? POSITION_FAR_BEHIND : POSITION_LACKING;
 	}
-	logq_health_set_lag(stream->servers, server, lag);
+	/* what may be over in a moment is not to be remembered */
+	if (position != POSITION_LACKING)
+		logq_health_set_lag(stream->servers, server, lag);
 	if (position != POSITION_FINE)
 	{
 		*reason = psprintf("replica is " INT64_FORMAT " ms behind, more than \"logq.max_replica_lag\"",
@@ -520,8 +541,10 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 	}
 	if (replayed < needed)
 	{
-		*reason = psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
-						   (int64) (needed - replayed));
+		*reason = needed == LOGQ_WRITTEN_UNKNOWN ?
+			pstrdup("replica may lack what this session has written") :
+			psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
+					 (int64) (needed - replayed));
 		return POSITION_LACKING;
 	}
 	return POSITION_FINE;
@@ -631,12 +654,13 @@ hedge_failed(LogqStream *stream, const char *reason)
 {
 	LogqHedge  *hedge = &stream->hedge;
 	LogqFailure *failure = make_failure(stream, ERRCODE_CONNECTION_FAILURE,
-										reason);
+										pchomp(reason));
+	bool		expired = hedge->state == LOGQ_HEDGE_CONNECTING &&
+		GetCurrentTimestamp() >= hedge->conn->connect_deadline;
 
-	logq_health_failed(stream->servers, hedge->server,
-					   hedge->conn->state == LOGQ_CONN_BROKEN &&
-					   GetCurrentTimestamp() >= hedge->conn->connect_deadline ?
-					   LOGQ_FAULT_SILENT : LOGQ_FAULT_REFUSED, reason);
+	logq_health_failed(stream->servers, hedge->server, expired ?
+					   silence_fault(logq_connect_timeout) :
+					   LOGQ_FAULT_REFUSED, failure->reason);
 	stream->failures[hedge->server] = failure;
 	stream->tried |= 1U << hedge->server;
 	logq_stream_end_hedge(stream);
@@ -832,7 +856,7 @@ logq_stream_before_wait(LogqStream *stream)
 			failure->hint = "Narrow the search, or raise \"logq.partition_timeout\".";
 			logq_stream_failed(stream, failure,
 							   stream->answered ? LOGQ_FAULT_STALLED :
-							   LOGQ_FAULT_SILENT);
+							   silence_fault(logq_partition_timeout));
 			return true;
 		}
 		wake_by(stream, deadline);

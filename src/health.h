@@ -74,7 +74,8 @@ typedef enum LogqBreaker
 typedef struct LogqHealth
 {
 	LogqBreaker breaker;
-	bool		cheap;			/* its last failure took no time */
+	bool		cheap;			/* its last failure took no time, or it was just
+								 * slow: to be asked if there is no other */
 	int			failures;		/* in a row */
 	TimestampTz since;			/* the breaker is as it is */
 	char		reason[256];
@@ -173,7 +174,15 @@ extern void logq_probe_servers(const LogqServers *servers, Oid userid);
 extern void logq_check_writable(Oid serverid, Oid userid);
 
 /* what this session has written, which a replica must have */
+extern void logq_expect_written(Oid serverid);
+/* never throws after that */
 extern void logq_note_written(Oid serverid, XLogRecPtr lsn);
 extern XLogRecPtr logq_written_lsn(Oid serverid);
+/* something was, and nobody knows how far that is */
+#define LOGQ_WRITTEN_UNKNOWN PG_UINT64_MAX
+/* the primary was at this place later */
+extern void logq_learn_written(Oid serverid, XLogRecPtr lsn);
+/* what LOGQ_LSN_SQL has given */
+extern XLogRecPtr logq_parse_lsn(const char *text);
 
 #endif							/* LOGQ_HEALTH_H */

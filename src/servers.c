@@ -18,6 +18,7 @@
  *
  * Failure cases: options cannot be malformed, the validator has seen them.
  * Nothing that goes wrong with a probe reaches the query that carries it on.
+ * Whatever else happens there does, such as that the query is cancelled.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +28,7 @@
 
 #include <poll.h>
 
+#include "access/xlog_internal.h"
 #include "commands/defrem.h"
 #include "common/pg_prng.h"
 #include "lib/stringinfo.h"
@@ -628,11 +630,11 @@ typedef struct Written
 static HTAB *written = NULL;
 
 /*
- * A transaction of ours on the primary has come to this place.  May be called
- * while a transaction commits: without memory it is forgotten.
+ * A transaction of ours will write.  When it commits, it is too late to find
+ * out that there is no memory.
  */
 void
-logq_note_written(Oid serverid, XLogRecPtr lsn)
+logq_expect_written(Oid serverid)
 {
 	Written    *w;
 	bool		found;
@@ -646,8 +648,31 @@ logq_note_written(Oid serverid, XLogRecPtr lsn)
 		written = hash_create("logq written", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	w = hash_search(written, &serverid, HASH_ENTER, &found);
+	if (!found)
+		w->lsn = 0;
+}
+
+/*
+ * It has come to this place on the primary.
+ */
+void
+logq_note_written(Oid serverid, XLogRecPtr lsn)
+{
+	Written    *w;
+
+	if (written == NULL)
+		return;
+	w = hash_search(written, &serverid, HASH_FIND, NULL);
 	/* a server that was restored or replaced may have less than before */
-	w->lsn = lsn;
+	if (w != NULL)
+		w->lsn = lsn;
+}
+
+void
+logq_learn_written(Oid serverid, XLogRecPtr lsn)
+{
+	if (logq_written_lsn(serverid) == LOGQ_WRITTEN_UNKNOWN)
+		logq_note_written(serverid, lsn);
 }
 
 XLogRecPtr
@@ -659,4 +684,19 @@ logq_written_lsn(Oid serverid)
 		return 0;
 	w = hash_search(written, &serverid, HASH_FIND, NULL);
 	return w ? w->lsn : 0;
+}
+
+/*
+ * A position as a number.  Where WAL will be inserted next may be behind the
+ * header of a page that has nothing else yet; who has replayed all is before it.
+ */
+XLogRecPtr
+logq_parse_lsn(const char *text)
+{
+	XLogRecPtr	lsn = (XLogRecPtr) strtoll(text, NULL, 10);
+	XLogRecPtr	in_page = lsn % XLOG_BLCKSZ;
+
+	if (in_page == SizeOfXLogShortPHD || in_page == SizeOfXLogLongPHD)
+		lsn -= in_page;
+	return lsn;
 }

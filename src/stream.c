@@ -278,9 +278,9 @@ result_version(LogqStream *stream, PGresult *res)
 	if (PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS &&
 		!PQgetisnull(res, 0, 1))
 	{
-		stream->seen_lsn = (XLogRecPtr) strtoll(PQgetvalue(res, 0, 1), NULL,
-												10);
+		stream->seen_lsn = logq_parse_lsn(PQgetvalue(res, 0, 1));
 		logq_health_wal(stream->servers, stream->seen_lsn, stream->asked_at);
+		logq_learn_written(stream->part->serverid, stream->seen_lsn);
 	}
 	PQclear(res);
 	return version;
@@ -438,10 +438,21 @@ logq_stream_rewind(LogqStream *stream)
 		logq_had_sort(stream);
 	}
 	else if (stream->batch_done > 0)
+	{
 		stream->resume = false;
+		/* only the end of the request was lost, which changes nothing */
+		if (stream->batch_start + stream->batch_done == stream->batch_end &&
+			logq_batch_was_cut_off(stream))
+		{
+			stream->batch_done--;
+			stream->resume = true;
+		}
+	}
 	else if (stream->resume)
 		logq_had_sort(stream);
 	stream->in_fragment = false;
+	stream->fragments_asked -=
+		stream->batch_end - stream->batch_start - stream->batch_done;
 	stream->batch_start += stream->batch_done;
 	stream->batch_end = stream->batch_start;
 	stream->batch_done = 0;
@@ -661,6 +672,7 @@ take_result(LogqStream *stream)
 				{
 					stream->batch_done++;
 					stream->in_fragment = false;
+					logq_stream_progressed(stream);
 					logq_had_reset(stream);
 					/* a clean end has had its trailer */
 					if (!stream->decoder.ended)

@@ -240,8 +240,6 @@ extern char *logq_stream_sql(LogqStream *stream, int server);
 
 /* get hold of a connection; an error or the end when there is none */
 extern void logq_stream_connect(LogqStream *stream);
-/* the same, with one that is new, to the same server */
-extern void logq_stream_reconnect(LogqStream *stream);
 extern void logq_stream_failed(LogqStream *stream, LogqFailure *failure,
 							   LogqFault fault);
 extern void logq_stream_connect_failed(LogqStream *stream,
@@ -264,6 +262,17 @@ extern void logq_stream_catalog_behind(LogqStream *stream);
  */
 extern bool logq_stream_before_wait(LogqStream *stream);
 extern void logq_stream_end_hedge(LogqStream *stream);
+
+/* a row or the end of a segment: whoever has failed may be asked again */
+static inline void
+logq_stream_progressed(LogqStream *stream)
+{
+	if (stream->tried != 0 || stream->renewed)
+	{
+		stream->tried = stream->behind = 0;
+		stream->renewed = false;
+	}
+}
 
 /* SQL that makes a partition send what it has so far; see failover.c */
 #define LOGQ_SIGN_OF_LIFE "''::pg_catalog.tsquery IS NOT NULL"
@@ -297,6 +306,7 @@ extern bool logq_forget_dropped_fragments(LogqStream *stream);
 
 /* SQL that reads the next fragments, which are chosen here */
 extern char *logq_batch_copies(LogqStream *stream);
+extern bool logq_batch_was_cut_off(const LogqStream *stream);
 extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */
 extern int64 logq_batch_rows_needed(LogqStream *stream);

@@ -492,7 +492,7 @@ take_result(Watch *w, const PGresult *res)
 				w->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 				if (!PQgetisnull(res, 0, 1) && w->servers != NULL)
 					logq_health_wal(w->servers,
-									strtoll(PQgetvalue(res, 0, 1), NULL, 10),
+									logq_parse_lsn(PQgetvalue(res, 0, 1)),
 									w->asked_at);
 			}
 			else

@@ -230,7 +230,7 @@ collect_command(WriteXact *wx)
 			if (PQntuples(res) == 1 && PQnfields(res) == 1)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			else if (PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
-				wx->lsn = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+				wx->lsn = logq_parse_lsn(PQgetvalue(res, 0, 0));
 			PQclear(res);
 			continue;
 		}
@@ -409,6 +409,8 @@ start_write_xact(Oid serverid, Oid userid)
 		if (wx->serverid == serverid)
 			nwriters++;
 	logq_reserve_write(serverid, nwriters);
+	if (part != NULL && part->has_replicas)
+		logq_expect_written(serverid);
 
 	if (!callbacks_registered)
 	{
@@ -716,8 +718,10 @@ commit_write_xacts(void)
 			if (wx->outcome != COMMIT_DONE)
 				wx->outcome = COMMIT_FAILED;
 			wx->changing = false;
-			if (wx->lsn != 0)
-				logq_note_written(wx->serverid, wx->lsn);
+			if (wx->outcome == COMMIT_DONE &&
+				wx->part != NULL && wx->part->has_replicas)
+				logq_note_written(wx->serverid, wx->lsn != 0 ? wx->lsn :
+								  LOGQ_WRITTEN_UNKNOWN);
 		}
 		else if (wx->conn->state == LOGQ_CONN_IDLE)
 		{
