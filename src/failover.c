@@ -813,13 +813,69 @@ wake_by(LogqStream *stream, TimestampTz at)
 		stream->wake_at = at;
 }
 
+void
+logq_clock_look(LogqClock *clock, TimestampTz now)
+{
+	if (clock->turn != clock->seen_turn)
+	{
+		clock->idle += Max(now - clock->seen_at, 0);
+		clock->seen_turn = clock->turn;
+	}
+	clock->seen_at = now;
+}
+
+void
+logq_stream_waits(LogqStream *stream, TimestampTz now)
+{
+	LogqClock  *clock = stream->request->clock;
+
+	logq_clock_look(clock, now);
+	if (stream->waiting_since == 0)
+	{
+		stream->waiting_since = now;
+		stream->idle = clock->idle;
+	}
+}
+
+static void
+put_off(TimestampTz *at, TimestampTz by)
+{
+	if (*at != 0)
+		*at += by;
+}
+
+void
+logq_stream_skip_idle(LogqStream *stream)
+{
+	LogqClock  *clock = stream->request->clock;
+	LogqHedge  *hedge = &stream->hedge;
+	TimestampTz by;
+
+	logq_clock_look(clock, GetCurrentTimestamp());
+	by = clock->idle - stream->idle;
+	stream->idle = clock->idle;
+	put_off(&stream->waiting_since, by);
+	put_off(&stream->progress_at, by);
+	put_off(&stream->attempt_at, by);
+	put_off(&stream->sent_at, by);
+	put_off(&stream->hedge_at, by);
+	put_off(&stream->behind_until, by);
+	if (stream->state == LOGQ_STREAM_CONNECTING)
+		put_off(&stream->conn->connect_deadline, by);
+	if (hedge->conn == NULL)
+		return;
+	put_off(&hedge->started_at, by);
+	put_off(&hedge->sent_at, by);
+	if (hedge->state == LOGQ_HEDGE_CONNECTING)
+		put_off(&hedge->conn->connect_deadline, by);
+}
+
 bool
 logq_stream_before_wait(LogqStream *stream)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (stream->waiting_since == 0)
-		stream->waiting_since = now;
+	logq_stream_waits(stream, now);
 	stream->wake_at = 0;
 
 	if (!stream->answered)

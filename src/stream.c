@@ -756,6 +756,7 @@ static LogqStreamResult
 advance(LogqStream *stream)
 {
 	bool		consumed = false;
+	bool		moved = false;	/* something has come */
 
 	if (stream->ready_events & WL_SOCKET_READABLE)
 		stream->progress_at = GetCurrentTimestamp();
@@ -777,13 +778,18 @@ advance(LogqStream *stream)
 				break;
 
 			case LOGQ_STREAM_BACKOFF:
-				if (GetCurrentTimestamp() < stream->retry_at)
 				{
-					stream->wake_at = stream->retry_at;
-					return LOGQ_STREAM_WAIT;
+					TimestampTz now = GetCurrentTimestamp();
+
+					if (now < stream->retry_at)
+					{
+						logq_stream_waits(stream, now);
+						stream->wake_at = stream->retry_at;
+						return LOGQ_STREAM_WAIT;
+					}
+					logq_stream_connect(stream);
+					break;
 				}
-				logq_stream_connect(stream);
-				break;
 
 			case LOGQ_STREAM_CONNECTING:
 				{
@@ -828,7 +834,10 @@ advance(LogqStream *stream)
 
 			case LOGQ_STREAM_RESULTS:
 				if (take_result(stream))
+				{
+					moved = true;
 					break;
+				}
 				goto need_input;
 
 			case LOGQ_STREAM_COPYING:
@@ -840,7 +849,10 @@ advance(LogqStream *stream)
 					free_message(stream);
 				}
 				if (take_message(stream))
+				{
+					moved = true;
 					break;
+				}
 				goto need_input;
 
 			case LOGQ_STREAM_SPOOLED:
@@ -858,6 +870,9 @@ need_input:
 		if (consumed)
 		{
 			stream->wait_events = WL_SOCKET_READABLE;
+			if (moved)
+				stream->progress_at = GetCurrentTimestamp();
+			moved = false;
 			if (!logq_stream_before_wait(stream))
 				return LOGQ_STREAM_WAIT;
 			consumed = false;
@@ -875,8 +890,13 @@ need_input:
 LogqStreamResult
 logq_stream_advance(LogqStream *stream)
 {
-	LogqStreamResult result = advance(stream);
+	const LogqClock *clock = stream->request->clock;
+	LogqStreamResult result;
 
+	if (stream->waiting_since != 0 &&
+		(clock->turn != clock->seen_turn || clock->idle != stream->idle))
+		logq_stream_skip_idle(stream);
+	result = advance(stream);
 	stream->ready_events = 0;
 	if (result != LOGQ_STREAM_WAIT)
 		stream->waiting_since = 0;

@@ -47,6 +47,19 @@ typedef enum LogqStreamResult
 	LOGQ_STREAM_END
 } LogqStreamResult;
 
+/*
+ * Time, for all streams of a scan.  Whoever takes its rows may do so as slowly
+ * as he likes: what passes between a row that was handed out and the next call
+ * is no server's fault.
+ */
+typedef struct LogqClock
+{
+	unsigned	turn;			/* raised with every row */
+	unsigned	seen_turn;		/* as it was at: */
+	TimestampTz seen_at;		/* when the scan was last at work */
+	TimestampTz idle;			/* us that it was not, in all */
+} LogqClock;
+
 /* What is asked of every fragment; set once a scan or rescan */
 typedef struct LogqRequest
 {
@@ -65,6 +78,7 @@ typedef struct LogqRequest
 	bool		handed_out;
 	int64		last_ts;
 	int64		last_id;
+	LogqClock  *clock;
 } LogqRequest;
 
 /* A second request to another server, as long as the first has no answer */
@@ -159,6 +173,7 @@ struct LogqStream
 	TimestampTz sent_at;		/* 0: not sent yet */
 	TimestampTz progress_at;	/* when something last came */
 	TimestampTz waiting_since;	/* 0: nobody waits */
+	TimestampTz idle;			/* of the clock, that these take account of */
 	TimestampTz hedge_at;		/* 0: no second request */
 	TimestampTz retry_at;		/* in BACKOFF */
 	TimestampTz behind_until;	/* waiting for replicas has an end */
@@ -261,6 +276,12 @@ extern void logq_stream_catalog_behind(LogqStream *stream);
  * wake_at is set.
  */
 extern bool logq_stream_before_wait(LogqStream *stream);
+/* the scan is at work */
+extern void logq_clock_look(LogqClock *clock, TimestampTz now);
+/* somebody begins to wait for the stream, or still does */
+extern void logq_stream_waits(LogqStream *stream, TimestampTz now);
+/* all that is measured from a time on goes on as if nobody had been idle */
+extern void logq_stream_skip_idle(LogqStream *stream);
 extern void logq_stream_end_hedge(LogqStream *stream);
 
 /* a row or the end of a segment: whoever has failed may be asked again */
