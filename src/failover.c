@@ -76,7 +76,9 @@ logq_replica_sql(void)
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
 		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
 		"pg_catalog.pg_is_wal_replay_paused() OR"
-		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0'; COMMIT; ";
+		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0', "
+		"pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()); "
+		"COMMIT; ";
 }
 
 /* ---------- failures ---------- */
@@ -481,6 +483,17 @@ typedef enum Position
 } Position;
 
 /*
+ * How much WAL is missing to a position: 0 when all transactions are there.
+ */
+static int64
+lacking(const LogqPosition *needed, XLogRecPtr replayed, int64 xmin)
+{
+	if (replayed >= needed->lsn || (needed->xid > 0 && xmin >= needed->xid))
+		return 0;
+	return (int64) (needed->lsn - replayed);
+}
+
+/*
  * Judge a replica.  *reason: what it lacks.
  *
  * The age of the last transaction that it has replayed says little by itself:
@@ -493,12 +506,13 @@ static Position
 judge_replica(LogqStream *stream, int server, const PGresult *res,
 			  bool *promoted, char **reason)
 {
-	XLogRecPtr	needed = Max(stream->seen_lsn,
-							 logq_written_lsn(stream->part->serverid));
+	LogqPosition written = logq_written_position(stream->part->serverid);
 	Position	position = POSITION_FINE;
 	XLogRecPtr	replayed;
 	int64		unreplayed;
 	int64		lag;
+	int64		lacks;
+	int64		xmin;
 	bool		paused;			/* or meant to be late */
 
 	*promoted = false;
@@ -519,11 +533,17 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 	}
 
 	replayed = (XLogRecPtr) Max(result_number(res, 1), 0);
-	lag = logq_health_wal_lag(stream->servers, replayed);
-	if (lag > logq_max_replica_lag)
-		position = POSITION_FAR_BEHIND;
+	xmin = result_number(res, 5);
+	lacks = Max(lacking(&stream->seen, replayed, xmin),
+				lacking(&written, replayed, xmin));
 	unreplayed = result_number(res, 2) - (int64) replayed;
 	paused = PQgetvalue(res, 0, 4)[0] == 't';
+	lag = logq_health_wal_lag(stream->servers,
+							  !paused && unreplayed > 0 &&
+							  unreplayed <= MAX_RECORD_TAIL ?
+							  replayed + unreplayed : replayed);
+	if (lag > logq_max_replica_lag)
+		position = POSITION_FAR_BEHIND;
 	if (unreplayed > (paused ? 0 : MAX_RECORD_TAIL))
 	{
 		lag = Max(lag, result_number(res, 3));
@@ -539,12 +559,12 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 						   lag);
 		return position;
 	}
-	if (replayed < needed)
+	if (lacks > 0)
 	{
-		*reason = needed == LOGQ_WRITTEN_UNKNOWN ?
+		*reason = written.lsn == LOGQ_WRITTEN_UNKNOWN ?
 			pstrdup("replica may lack what this session has written") :
 			psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
-					 (int64) (needed - replayed));
+					 lacks);
 		return POSITION_LACKING;
 	}
 	return POSITION_FINE;

@@ -29,6 +29,22 @@
 	" THEN pg_catalog.pg_current_wal_insert_lsn()" \
 	" ELSE pg_catalog.pg_current_wal_flush_lsn() END" \
 	" - '0/0'::pg_catalog.pg_lsn)::bigint END"
+/*
+ * ... and the transaction before which all that a snapshot does not see as
+ * running are over.  A position may lie in the middle of a record, and stay
+ * there for as long as nothing is written: so whoever has no transaction left
+ * to replay has all, too.
+ */
+#define LOGQ_XID_SQL \
+	"CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE " \
+	"pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) END"
+
+/* What a replica must have; zeros: nothing */
+typedef struct LogqPosition
+{
+	XLogRecPtr	lsn;
+	int64		xid;
+} LogqPosition;
 
 /* One of the servers that have the rows of a partition */
 typedef struct LogqServer
@@ -176,12 +192,12 @@ extern void logq_check_writable(Oid serverid, Oid userid);
 /* what this session has written, which a replica must have */
 extern void logq_expect_written(Oid serverid);
 /* never throws after that */
-extern void logq_note_written(Oid serverid, XLogRecPtr lsn);
-extern XLogRecPtr logq_written_lsn(Oid serverid);
+extern void logq_note_written(Oid serverid, const LogqPosition *position);
+extern LogqPosition logq_written_position(Oid serverid);
 /* something was, and nobody knows how far that is */
-#define LOGQ_WRITTEN_UNKNOWN PG_UINT64_MAX
+#define LOGQ_WRITTEN_UNKNOWN PG_INT64_MAX
 /* the primary was at this place later */
-extern void logq_learn_written(Oid serverid, XLogRecPtr lsn);
+extern void logq_learn_written(Oid serverid, const LogqPosition *position);
 /* what LOGQ_LSN_SQL has given */
 extern XLogRecPtr logq_parse_lsn(const char *text);
 

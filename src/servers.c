@@ -624,7 +624,7 @@ logq_server_refusal(const LogqServers *servers, int server)
 typedef struct Written
 {
 	Oid			serverid;		/* hash key */
-	XLogRecPtr	lsn;
+	LogqPosition position;
 } Written;
 
 static HTAB *written = NULL;
@@ -649,14 +649,14 @@ logq_expect_written(Oid serverid)
 	}
 	w = hash_search(written, &serverid, HASH_ENTER, &found);
 	if (!found)
-		w->lsn = 0;
+		MemSet(&w->position, 0, sizeof(LogqPosition));
 }
 
 /*
  * It has come to this place on the primary.
  */
 void
-logq_note_written(Oid serverid, XLogRecPtr lsn)
+logq_note_written(Oid serverid, const LogqPosition *position)
 {
 	Written    *w;
 
@@ -665,25 +665,26 @@ logq_note_written(Oid serverid, XLogRecPtr lsn)
 	w = hash_search(written, &serverid, HASH_FIND, NULL);
 	/* a server that was restored or replaced may have less than before */
 	if (w != NULL)
-		w->lsn = lsn;
+		w->position = *position;
 }
 
 void
-logq_learn_written(Oid serverid, XLogRecPtr lsn)
+logq_learn_written(Oid serverid, const LogqPosition *position)
 {
-	if (logq_written_lsn(serverid) == LOGQ_WRITTEN_UNKNOWN)
-		logq_note_written(serverid, lsn);
+	if (logq_written_position(serverid).lsn == LOGQ_WRITTEN_UNKNOWN)
+		logq_note_written(serverid, position);
 }
 
-XLogRecPtr
-logq_written_lsn(Oid serverid)
+LogqPosition
+logq_written_position(Oid serverid)
 {
+	const LogqPosition nothing = {0};
 	const Written *w;
 
 	if (written == NULL)
-		return 0;
+		return nothing;
 	w = hash_search(written, &serverid, HASH_FIND, NULL);
-	return w ? w->lsn : 0;
+	return w ? w->position : nothing;
 }
 
 /*

@@ -124,7 +124,8 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->hedge.sql = NULL;
 	stream->behind_until = 0;
 	stream->wake_at = 0;
-	stream->seen_lsn = 0;
+	stream->seen.lsn = 0;
+	stream->seen.xid = 0;
 	stream->tracked = false;
 	stream->missing = NULL;
 	stream->sql = NULL;
@@ -278,9 +279,10 @@ result_version(LogqStream *stream, PGresult *res)
 	if (PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS &&
 		!PQgetisnull(res, 0, 1))
 	{
-		stream->seen_lsn = logq_parse_lsn(PQgetvalue(res, 0, 1));
-		logq_health_wal(stream->servers, stream->seen_lsn, stream->asked_at);
-		logq_learn_written(stream->part->serverid, stream->seen_lsn);
+		stream->seen.lsn = logq_parse_lsn(PQgetvalue(res, 0, 1));
+		stream->seen.xid = strtoll(PQgetvalue(res, 0, 2), NULL, 10);
+		logq_health_wal(stream->servers, stream->seen.lsn, stream->asked_at);
+		logq_learn_written(stream->part->serverid, &stream->seen);
 	}
 	PQclear(res);
 	return version;
@@ -403,9 +405,9 @@ logq_stream_sql(LogqStream *stream, int server)
 	{
 		/* should it be lost, a replica must have what it has shown */
 		if (has_replicas && !replica &&
-			(!stream->confirmed || stream->seen_lsn == 0))
+			(!stream->confirmed || stream->seen.lsn == 0))
 			appendStringInfoString(&buf,
-								   "SELECT version, " LOGQ_LSN_SQL
+								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
 								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
 		else if (!stream->confirmed || replica)
 			appendStringInfoString(&buf,

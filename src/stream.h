@@ -178,7 +178,7 @@ struct LogqStream
 	TimestampTz retry_at;		/* in BACKOFF */
 	TimestampTz behind_until;	/* waiting for replicas has an end */
 	TimestampTz wake_at;		/* who waits is to come back by then, 0: - */
-	XLogRecPtr	seen_lsn;		/* the primary had this when it answered */
+	LogqPosition seen;			/* the primary had this when it answered */
 	LogqHedge	hedge;
 	bool		tracked;		/* ids of rows are kept in: */
 	LogqHad		had;
@@ -301,8 +301,8 @@ logq_stream_progressed(LogqStream *stream)
 extern const char *logq_replica_sql(void);
 /* columns of the answers that a request begins with */
 #define LOGQ_VERSION_COLUMNS 1
-#define LOGQ_VERSION_LSN_COLUMNS 2
-#define LOGQ_REPLICA_COLUMNS 5
+#define LOGQ_VERSION_LSN_COLUMNS 3
+#define LOGQ_REPLICA_COLUMNS 6
 
 /* ---------- rows.c ---------- */
 

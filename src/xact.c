@@ -62,7 +62,7 @@
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /* a replica that this session reads from must have come so far; two columns,
  * to tell it from the version */
-#define WRITTEN_SQL "; SELECT " LOGQ_LSN_SQL ", NULL"
+#define WRITTEN_SQL "; SELECT " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
 
 typedef enum CommitOutcome
 {
@@ -87,7 +87,7 @@ typedef struct WriteXact
 								 * the local one has not yet committed */
 	bool		changing;		/* see the head of the file */
 	bool		copying;
-	XLogRecPtr	lsn;			/* after commit, where replicas matter; or 0 */
+	LogqPosition position;		/* after commit, where replicas matter; or 0 */
 	int64		version;		/* of the catalog, at commit; 0: unknown */
 	CommitOutcome outcome;
 	PGresult   *res;			/* of the last command; freed on abort */
@@ -230,7 +230,10 @@ collect_command(WriteXact *wx)
 			if (PQntuples(res) == 1 && PQnfields(res) == 1)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			else if (PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
-				wx->lsn = logq_parse_lsn(PQgetvalue(res, 0, 0));
+			{
+				wx->position.lsn = logq_parse_lsn(PQgetvalue(res, 0, 0));
+				wx->position.xid = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+			}
 			PQclear(res);
 			continue;
 		}
@@ -720,8 +723,11 @@ commit_write_xacts(void)
 			wx->changing = false;
 			if (wx->outcome == COMMIT_DONE &&
 				wx->part != NULL && wx->part->has_replicas)
-				logq_note_written(wx->serverid, wx->lsn != 0 ? wx->lsn :
-								  LOGQ_WRITTEN_UNKNOWN);
+			{
+				if (wx->position.lsn == 0)
+					wx->position.lsn = LOGQ_WRITTEN_UNKNOWN;
+				logq_note_written(wx->serverid, &wx->position);
+			}
 		}
 		else if (wx->conn->state == LOGQ_CONN_IDLE)
 		{

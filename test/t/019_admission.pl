@@ -408,6 +408,39 @@ reconfigure('logq.max_connections_per_partition' => 2);
 }
 nothing_left('sessions that end leave nothing');
 
+# interrupted at any moment, waiting or not, nobody keeps anything
+reconfigure('logq.max_connections_per_partition' => 3, 'logq.max_concurrent_queries' => 4);
+{
+	my @s = map { $c->session } 1 .. 8;
+	my ($cancelled, $wrong) = (0, '');
+
+	srand 19;
+	foreach my $s (@s)
+	{
+		$s->query("SET logq.queue_timeout = '60s'");
+		$s->send(join ";\n", map {
+			'SET statement_timeout = ' . (1 + int rand 40) . ";\n"
+			  . ($count, $self_join, "BEGIN;\nINSERT INTO logq.logs (ts, level) VALUES ('2024-06-01 02:00+00', 'NEW');\nROLLBACK",
+				"BEGIN;\nDECLARE held CURSOR FOR SELECT service FROM logq.logs ORDER BY ts, id;\nMOVE 1 FROM held;\n$count;\nCOMMIT")[rand 4];
+		} 1 .. 30);
+	}
+	foreach my $s (@s)
+	{
+		foreach my $line (split /\n/, $s->wait(90) // 'no answer')
+		{
+			if ($line =~ /57014|statement timeout/) { $cancelled++; }
+			elsif ($line !~ /^$n_rows$|25P02|^LOCATION|^WARNING:  25P01/) { $wrong = $line; }
+		}
+	}
+	is($wrong, '', "240 transactions, in which $cancelled statements are cancelled, are right or fail");
+	stat_is('running, waiting, connections_reserved, connections_waiting', '0|0|0|0', 'nothing is left');
+	is($_->query("RESET statement_timeout; $self_join"), $n_rows, 'the next query is right') foreach @s;
+	stat_is('connections <= 6', 't', 'the sessions have few connections');
+	$_->quit foreach @s;
+}
+nothing_left('and none when they have ended');
+reconfigure('logq.max_concurrent_queries' => 500);
+
 # a transaction reads what it has written over the connection it has
 reconfigure('logq.max_connections_per_partition' => 1);
 {
