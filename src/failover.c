@@ -75,8 +75,9 @@ logq_replica_sql(void)
 		"(pg_catalog.pg_last_wal_receive_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
 		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
-		"pg_catalog.pg_is_wal_replay_paused() OR"
-		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0', "
+		"CASE WHEN pg_catalog.pg_is_in_recovery()"
+		" THEN pg_catalog.pg_is_wal_replay_paused() OR"
+		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0' END, "
 		"pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()); "
 		"COMMIT; ";
 }
