@@ -599,6 +599,12 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 	}
 }
 
+bool
+logq_conn_was_heard(const LogqConn *conn)
+{
+	return conn->pg != NULL && PQconnectionUsedPassword(conn->pg);
+}
+
 /*
  * Wait until a connection can take a request.
  */

@@ -303,6 +303,11 @@ typedef struct LogqFailure
 	char	   *sql;
 } LogqFailure;
 
+/*
+ * Connecting has failed.  Did the server take our password first?  Then it is
+ * well, and what is wrong is ours.
+ */
+extern bool logq_conn_was_heard(const LogqConn *conn);
 /* frees res */
 extern LogqFailure *logq_remote_failure(LogqConn *conn, PGresult *res,
 										const char *sql);
