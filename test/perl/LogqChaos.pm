@@ -72,6 +72,9 @@ my %kinds = (
 	# another place for a replica, and back: connections become stale
 	reroute => [ 3, 'partition' ]);
 
+# What a session says whose backend or server was killed, or soon will be
+my $lost = qr/session ended$|server closed the connection|57P0\d: terminating connection/m;
+
 my $json = JSON::PP->new->canonical;
 
 # processes of clients that run
@@ -223,7 +226,7 @@ sub judge
 	my ($state, $warned, $why);
 
 	return ('wrong', 'no answer within the time') unless defined $answer;
-	return ('error', 'lost') if $answer =~ /session ended$|server closed the connection/m;
+	return ('error', 'lost') if $answer =~ $lost && $answer !~ /^\@\@[tf]$/m;
 	if ($answer =~ /(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):/)
 	{
 		$state = $1;
@@ -290,7 +293,7 @@ sub client
 		{
 			# the coordinator is gone
 			$n{lost}++;
-			if ($answer !~ /session ended$|server closed the connection/m)
+			if ($answer !~ $lost)
 			{
 				$n{wrong}++;
 				print $file 'W ', $json->encode([ $text, $answer ]), "\n";
@@ -328,7 +331,7 @@ sub client
 					$n{error}++;
 					$n{states}{$why}++;
 				}
-				if ($answer =~ /session ended|server closed/ || $kind eq 'wrong')
+				if ($kind eq 'wrong' || $answer =~ $lost)
 				{
 					eval { $s->kill_client; };
 					$s = undef;
@@ -350,11 +353,12 @@ sub client
 		$took = time - $begin;
 		($kind, $why) = judge($q, $wanted, $answer, $partial);
 		$n{$kind}++;
+		$n{seconds}{$kind} += $took;
 		$n{slowest} = $took if $took > $n{slowest};
 		$n{states}{$why}++ if $kind eq 'error';
 		print $file 'W ', $json->encode([ "$q->{name} (partial_results $partial, read_from $from, hedging $hedging), $took s", $why ]), "\n"
 		  if $kind eq 'wrong';
-		if (!defined $answer || $answer =~ /session ended$|server closed/m)
+		if (!defined $answer || $answer =~ $lost)
 		{
 			# a backend that does not answer shall not be stuck for ever
 			$c->coordinator->psql('logs', "SELECT pg_cancel_backend($s->{pid})")
@@ -672,6 +676,7 @@ sub collect
 				$ended = 1;
 				$sum->{$_} += $n->{$_} foreach qw(right error partial wrong lost written);
 				$sum->{slowest} = max($sum->{slowest}, $n->{slowest});
+				$sum->{seconds}{$_} += $n->{seconds}{$_} foreach keys %{ $n->{seconds} };
 				$sum->{states}{$_} += $n->{states}{$_} foreach keys %{ $n->{states} };
 			}
 		}
@@ -718,7 +723,7 @@ sub check
 	$good = is(scalar(@problems), 0, 'no wrong answers');
 	diag(substr $_, 0, 3000) foreach @problems[ 0 .. min(9, $#problems) ];
 	$good &= cmp_ok(sum0(values %{ $self->{counts} }), '>=', $self->{faults} * 0.9, 'faults');
-	$good &= cmp_ok($self->{sum}{right}, '>', 100, 'right answers');
+	$good &= cmp_ok($self->{sum}{right}, '>', 50, 'right answers');
 	$good &= is(join(' ', map { $self->{pids}{$_} } keys %{ $self->{pids} }), '', 'all clients have ended');
 
 	# all is as it was
@@ -743,7 +748,7 @@ sub check
 		$good &= ok(LogqTest::poll(sub {
 			$n = LogqFaults::connections_on($self->{nodes}{$name});
 			return $n <= 3;
-		}, 10), "connections to $name are closed") or diag("there are $n");
+		}, 10), "connections to $name are closed") || (diag("there are $n"), 0)[1];
 	}
 	$good &= is(join("\n", $self->crashes), '', 'no process crashed by itself');
 	diag("seed $self->{seed}") unless $good;
@@ -780,7 +785,9 @@ sub summary
 		'faults: ' . join(', ', map { "$_ $self->{counts}{$_}" } sort keys %{ $self->{counts} }),
 		"answers: $sum->{right} right, $sum->{error} errors, $sum->{partial} partial, $sum->{wrong} wrong; $sum->{written} batches written, $sum->{lost} sessions found lost",
 		'errors: ' . join(', ', map { "$_ $states->{$_}" } sort keys %$states),
-		sprintf('the slowest answer took %.1f s', $sum->{slowest}),
+		sprintf('an answer took %s on average, the slowest %.1f s',
+			join(', ', map { sprintf '%.0f ms (%s)', 1000 * $sum->{seconds}{$_} / $sum->{$_}, $_ }
+				grep { $sum->{$_} } sort keys %{ $sum->{seconds} }), $sum->{slowest}),
 		$self->{revived} ? 'started again: ' . join(', ', map { "$_ $self->{revived}{$_}" } sort keys %{ $self->{revived} }) : ());
 }
 
