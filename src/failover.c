@@ -747,6 +747,7 @@ advance_hedge(LogqStream *stream)
 					MemoryContextSwitchTo(old);
 				}
 				hedge->sent_at = GetCurrentTimestamp();
+				PQsetErrorVerbosity(conn->pg, PQERRORS_TERSE);
 				if (!logq_conn_try_send(conn, hedge->sql))
 				{
 					hedge_failed(stream, PQerrorMessage(conn->pg));

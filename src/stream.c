@@ -477,6 +477,8 @@ send_request(LogqStream *stream)
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
 	logq_stream_sent(stream);
+	/* else libpq makes a text of the notice, with an excerpt of the SQL */
+	PQsetErrorVerbosity(stream->conn->pg, PQERRORS_TERSE);
 	if (!logq_conn_try_send(stream->conn, stream->sql))
 		logq_stream_lost(stream, NULL);
 }
