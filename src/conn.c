@@ -20,6 +20,12 @@
  * client_connection_check_interval.  libpq 15's PQcancel would block, without
  * a bound and without encryption.
  *
+ * A server may have a pooler in transaction mode, a PgBouncer, through which
+ * sessions read and write; logq_conn_setup_sql says what that takes.  All that
+ * needs a session on the partition (LISTEN, advisory locks of a session,
+ * indexes made concurrently: what workers and functions do) goes there
+ * directly.
+ *
  * Failure cases: a changed or dropped server or user mapping makes its
  * connections stale; they are closed when they are free.  logq_conn_release
  * and logq_conn_close never throw, as they run in cleanup callbacks.
@@ -51,11 +57,6 @@
 #define MAX_DRAIN_MS 1000
 /* how much of a remote command an error's context shows */
 #define MAX_SQL_IN_CONTEXT 1024
-/*
- * How soon a partition's backend that computes without sending notices that
- * nobody waits for it any more.
- */
-#define PEER_CHECK_INTERVAL "500ms"
 
 static LogqConn *connections = NULL;
 static bool callbacks_registered = false;
@@ -189,6 +190,9 @@ idle_conn_usable(LogqConn *conn)
 
 /*
  * Give a connection back.  Never throws.
+ *
+ * One that goes past a pooler is not kept: the pooler is there so that
+ * thousands of sessions need few connections.
  */
 void
 logq_conn_release(LogqConn *conn)
@@ -201,7 +205,7 @@ logq_conn_release(LogqConn *conn)
 		if (!other->in_use && other->umid == conn->umid)
 			nfree++;
 
-	if (conn->stale || nfree > MAX_IDLE_PER_MAPPING ||
+	if (conn->stale || conn->past_pooler || nfree > MAX_IDLE_PER_MAPPING ||
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||
 		  (conn->state == LOGQ_CONN_IDLE &&
@@ -219,19 +223,22 @@ logq_conn_release(LogqConn *conn)
  * error was thrown and nothing is left.
  */
 static LogqConn *
-start_connection(ForeignServer *server, UserMapping *user)
+start_connection(ForeignServer *server, UserMapping *user,
+				 const char *address, bool pooled)
 {
 	LogqConn   *conn;
 	const char **keywords;
 	const char **values;
 
-	logq_connection_params(server, user, &keywords, &values);
+	logq_connection_params(server, user, address, pooled, &keywords, &values);
 	logq_check_conn_params(keywords, values, user);
 
 	conn = MemoryContextAllocZero(TopMemoryContext, sizeof(LogqConn));
 	conn->serverid = server->serverid;
 	conn->userid = user->userid;
 	conn->umid = user->umid;
+	conn->pooled = pooled;
+	conn->past_pooler = !pooled && logq_server_option(server, "pooler") != NULL;
 	strlcpy(conn->name, server->servername, NAMEDATALEN);
 	conn->server_hash =
 		GetSysCacheHashValue1(FOREIGNSERVEROID,
@@ -273,13 +280,15 @@ start_connection(ForeignServer *server, UserMapping *user)
 }
 
 /*
- * Hand out a connection to a server as a user, idle or still connecting.
+ * Hand out a connection to a server as a user, idle or still connecting;
+ * session: through its pooler, if it has one.
  */
-LogqConn *
-logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+static LogqConn *
+acquire(Oid serverid, Oid userid, bool fresh, bool session)
 {
-	ForeignServer *server;
+	ForeignServer *server = NULL;
 	UserMapping *user;
+	const char *pooler = NULL;
 	LogqConn   *conn;
 	LogqConn   *next;
 
@@ -294,6 +303,11 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 
 	/* also takes in invalidations, and finds out about missing mappings */
 	user = GetUserMapping(userid, serverid);
+	if (session)
+	{
+		server = GetForeignServer(serverid);
+		pooler = logq_server_option(server, "pooler");
+	}
 
 	for (conn = connections; conn != NULL; conn = next)
 	{
@@ -305,7 +319,8 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 			logq_conn_close(conn);
 			continue;
 		}
-		if (fresh || conn->umid != user->umid || conn->userid != userid)
+		if (fresh || conn->umid != user->umid || conn->userid != userid ||
+			conn->pooled != (pooler != NULL))
 			continue;
 		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
 			conn->state == LOGQ_CONN_BUSY &&
@@ -322,10 +337,27 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 		return conn;
 	}
 
-	server = GetForeignServer(serverid);
+	if (server == NULL)
+		server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user);
+	return start_connection(server, user, pooler, pooler != NULL);
+}
+
+/*
+ * Straight to the partition, for whatever needs a session there.
+ */
+LogqConn *
+logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
+{
+	return acquire(serverid, userid, fresh, false);
+}
+
+/* See logq.h. */
+LogqConn *
+logq_conn_acquire_session(Oid serverid, Oid userid, bool fresh)
+{
+	return acquire(serverid, userid, fresh, true);
 }
 
 /*
@@ -412,17 +444,28 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
  * Settings that a partition may not know and that therefore cannot go with
  * the startup packet.  The caller puts them ahead of its first request, so
  * they cost no round trip.
+ *
+ * A pooler hands every transaction to another backend, of which it is not
+ * known what settings it has, and what is left there is found by others.  So
+ * every transaction brings all settings, and takes them with it: SET LOCAL
+ * ahead of BEGIN, in one simple query, lands in the same transaction, without
+ * a snapshot, so BEGIN may still choose the isolation level.  Without BEGIN
+ * the simple query is the transaction.
  */
 const char *
 logq_conn_setup_sql(LogqConn *conn)
 {
+	bool		check_peer = PQserverVersion(conn->pg) >= 140000;
+
+	if (conn->pooled)
+		return PQtransactionStatus(conn->pg) == PQTRANS_IDLE ?
+			logq_transaction_settings(check_peer) : "";
 	if (conn->configured)
 		return "";
 	conn->configured = true;
-	if (PQserverVersion(conn->pg) < 140000)
-		return "";
-	return "SET client_connection_check_interval = '"
-		PEER_CHECK_INTERVAL "'; ";
+	return !check_peer ? "" :
+		"SET client_connection_check_interval = '"
+		LOGQ_PEER_CHECK_INTERVAL "'; ";
 }
 
 /*

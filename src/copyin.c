@@ -117,6 +117,10 @@ call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
 /*
  * Make the segment for ts on a connection of its own and take over the
  * partition's catalog.  False: lock_timeout has passed.
+ *
+ * The transaction may hold one of the few connections of the partition's
+ * pooler by now.  If it waited there for a second one, and others likewise,
+ * all of them would wait for each other; so this goes past the pooler.
  */
 static bool
 make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
@@ -160,7 +164,8 @@ logq_make_segment(LogqPartition *part, Oid userid, TimestampTz ts)
 static void
 load_catalog(LogqPartition *part, Oid userid)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn = logq_conn_acquire_session(part->serverid, userid,
+												 false);
 
 	PG_TRY();
 	{
@@ -629,6 +634,7 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 	for (other = open_copies; other != NULL; other = other->next)
 		if (other->part == part && other->state->userid == userid)
 			apart = true;
+	/* past a pooler, for the same reason as in make_segment_apart */
 	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :
 		logq_xact_begin_write(part->serverid, userid);
 

@@ -191,6 +191,8 @@ typedef struct LogqConn
 	bool		reused;			/* had served a request before this one */
 	bool		stale;			/* options changed: close when free */
 	bool		configured;		/* session settings were sent */
+	bool		pooled;			/* ends at a pooler in transaction mode */
+	bool		past_pooler;	/* there is one, but this does not use it */
 	bool		used_external_fd;
 	bool		in_use;
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
@@ -210,6 +212,15 @@ typedef struct LogqConn
  */
 extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
 /*
+ * The same for reads and writes of sessions, of which there may be thousands:
+ * to the partition's pooler when it has one.  Nothing of a session must be
+ * counted on then: every transaction, or simple query outside of one, may be
+ * in another backend than the one before.  Settings that logq_conn_setup_sql
+ * brings hold for all of it.
+ */
+extern LogqConn *logq_conn_acquire_session(Oid serverid, Oid userid,
+										   bool fresh);
+/*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
  * in *failure when failure is not NULL (then false comes back and state is
@@ -226,7 +237,11 @@ extern bool logq_conn_drain(LogqConn *conn);
 /* close at once, whatever it is doing.  Never throws. */
 extern void logq_conn_close(LogqConn *conn);
 
-/* Session settings that must be sent ahead of the first request, or "" */
+/*
+ * Settings that must be sent ahead of a request, in the same simple query, or
+ * "".  Through a pooler that is all of them, ahead of each transaction; they
+ * end with it.
+ */
 extern const char *logq_conn_setup_sql(LogqConn *conn);
 
 /*
@@ -256,10 +271,28 @@ extern void logq_report_remote_error(int elevel, LogqConn *conn,
 /* ---------- options.c ---------- */
 
 /*
+ * How soon a partition's backend that computes without sending notices that
+ * nobody waits for it any more.
+ */
+#define LOGQ_PEER_CHECK_INTERVAL "500ms"
+
+/* an option's value as text, or NULL */
+extern const char *logq_server_option(ForeignServer *server,
+									  const char *name);
+/*
+ * SQL that gives one transaction what other connections have from their
+ * startup packet; check_peer: and client_connection_check_interval, which is
+ * known from 14 on.
+ */
+extern const char *logq_transaction_settings(bool check_peer);
+/*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
  * with what logq adds (client_encoding, application_name, options, ...).
+ * address: "host:port" instead of the server's own, or NULL.  pooled: it is
+ * that of a pooler in transaction mode.
  */
 extern void logq_connection_params(ForeignServer *server, UserMapping *user,
+								   const char *address, bool pooled,
 								   const char ***keywords,
 								   const char ***values);
 /* before and after connecting: the password rules for non-superusers */

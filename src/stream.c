@@ -285,8 +285,8 @@ open_connection(LogqStream *stream, bool fresh)
 		return;
 	}
 
-	stream->conn = logq_conn_acquire(stream->part->serverid, stream->userid,
-									 fresh);
+	stream->conn = logq_conn_acquire_session(stream->part->serverid,
+											 stream->userid, fresh);
 	stream->generation++;
 	stream->ready_events = 0;
 	stream->state = LOGQ_STREAM_CONNECTING;

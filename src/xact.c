@@ -414,7 +414,7 @@ start_write_xact(Oid serverid, Oid userid)
 	{
 		StringInfoData sql;
 
-		wx->conn = logq_conn_acquire(serverid, userid, attempt > 0);
+		wx->conn = logq_conn_acquire_session(serverid, userid, attempt > 0);
 		strlcpy(wx->name, wx->conn->name, NAMEDATALEN);
 		logq_conn_wait_ready(wx->conn);
 
