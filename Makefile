@@ -95,7 +95,7 @@ CONTRIB_TESTDB = logs
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --use-existing
 ISOLATION_TESTDB = logs
-EXTRA_CLEAN = src/kafka/logq_kafka test/kafka/logq_kafka_tool results regression.diffs regression.out output_iso tmp_check
+EXTRA_CLEAN = src/kafka/logq_kafka src/resolve/logq_resolve test/kafka/logq_kafka_tool results regression.diffs regression.out output_iso tmp_check
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -110,15 +110,22 @@ all: $(READER)
 $(READER): $(wildcard src/kafka/*.[ch]) Makefile
 	$(CC) $(CFLAGS) -pthread -Isrc $(filter %.c,$^) $(LDFLAGS) -lrdkafka -o $@
 
-install: install-reader
-install-reader: $(READER) installdirs
-	$(INSTALL_PROGRAM) $(READER) '$(DESTDIR)$(pkglibdir)/logq_kafka'
-uninstall: uninstall-reader
-uninstall-reader:
-	rm -f '$(DESTDIR)$(pkglibdir)/logq_kafka'
-.PHONY: install-reader uninstall-reader
+# nor does getaddrinfo(), which blocks
+RESOLVER = src/resolve/logq_resolve
+
+all: $(RESOLVER)
+$(RESOLVER): $(wildcard src/resolve/*.[ch]) Makefile
+	$(CC) $(CFLAGS) -Isrc $(filter %.c,$^) $(LDFLAGS) -o $@
+
+install: install-programs
+install-programs: $(READER) $(RESOLVER) installdirs
+	$(INSTALL_PROGRAM) $(READER) $(RESOLVER) '$(DESTDIR)$(pkglibdir)/'
+uninstall: uninstall-programs
+uninstall-programs:
+	rm -f $(patsubst %,'$(DESTDIR)$(pkglibdir)/%',$(notdir $(READER) $(RESOLVER)))
+.PHONY: install-programs uninstall-programs
 
 # PGXS does not follow headers
-$(OBJS): $(wildcard src/*.h src/import/*.h) Makefile
+$(OBJS): $(wildcard src/*.h src/import/*.h src/resolve/*.h) Makefile
 
 endif

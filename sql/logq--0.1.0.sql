@@ -577,6 +577,25 @@ COMMENT ON FUNCTION logq.catalog_status() IS
 	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true, and why it could not';
 REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
 
+CREATE FUNCTION logq.admission_status(
+	OUT query_limit integer, OUT running integer, OUT waiting integer, OUT peak integer,
+	OUT admitted bigint, OUT waited bigint, OUT rejected bigint, OUT wait_ms float8,
+	OUT connection_limit integer, OUT connections bigint, OUT connections_reserved bigint,
+	OUT connections_waiting bigint, OUT connections_rejected bigint)
+RETURNS record
+AS 'MODULE_PATHNAME', 'logq_admission_status'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.admission_status() IS 'see logq.stat_admission';
+REVOKE ALL ON FUNCTION logq.admission_status() FROM PUBLIC;
+
+CREATE VIEW logq.stat_admission AS
+	SELECT query_limit, running, waiting, peak, admitted, waited, rejected, wait_ms,
+		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected
+	FROM logq.admission_status();
+COMMENT ON VIEW logq.stat_admission IS
+	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
+GRANT SELECT ON logq.stat_admission TO PUBLIC;
+
 CREATE VIEW logq.segments AS
 	SELECT p.server AS partition, s.name, s.lower, s.upper, s.state, s.sealed_at,
 		CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END AS rows,
@@ -593,6 +612,42 @@ CREATE VIEW logq.segments AS
 		LEFT JOIN logq.catalog_status() st USING (number);
 COMMENT ON VIEW logq.segments IS
 	'all segments as this coordinator knows them; what is known of the contents of a segment that is open is of the past';
+
+-- ---------------------------------------------------------------------
+-- Servers and queries
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.server_status(
+	OUT partition name, OUT server text, OUT role text, OUT breaker text,
+	OUT since timestamptz, OUT reason text, OUT failures integer,
+	OUT latency_ms float8, OUT p95_ms float8, OUT connect_p95_ms float8, OUT requests bigint, OUT errors bigint,
+	OUT hedges bigint, OUT hedge_wins bigint, OUT lag_ms bigint, OUT checked_at timestamptz,
+	OUT connections integer, OUT waiting integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_server_status'
+LANGUAGE C VOLATILE STRICT ROWS 10;
+COMMENT ON FUNCTION logq.server_status() IS 'see logq.stat_partitions';
+REVOKE ALL ON FUNCTION logq.server_status() FROM PUBLIC;
+
+CREATE VIEW logq.stat_partitions AS
+	SELECT partition, server, role, breaker, since, reason, failures, latency_ms, p95_ms,
+		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting
+	FROM logq.server_status();
+COMMENT ON VIEW logq.stat_partitions IS
+	'the servers of all partitions, primaries and replicas, as the queries of this coordinator have found them since its start: circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and of the partition as a whole the open connections and those who wait for one';
+
+CREATE FUNCTION logq.last_query(
+	OUT started_at timestamptz, OUT complete boolean, OUT partitions integer,
+	OUT partitions_asked integer, OUT partitions_pruned integer, OUT partitions_failed integer,
+	OUT missing name[], OUT segments_asked bigint, OUT segments_pruned bigint,
+	OUT retried bigint, OUT hedged bigint, OUT rows bigint, OUT bytes bigint,
+	OUT first_row_ms float8, OUT total_ms float8, OUT queued_ms float8,
+	OUT cached bigint, OUT catalog_age_ms float8, OUT running boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_last_query'
+LANGUAGE C VOLATILE STRICT ROWS 1;
+COMMENT ON FUNCTION logq.last_query() IS
+	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from a cache; times in ms, NULL where there is none';
 
 -- ---------------------------------------------------------------------
 -- Maintenance

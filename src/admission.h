@@ -10,10 +10,20 @@
 
 #include "logq.h"
 
+#include "storage/lwlock.h"
+
 extern int	logq_max_concurrent_queries;
-extern int	logq_max_concurrent_queries_per_role;
+extern int	logq_max_concurrent_queries_per_role;	/* 0: any number */
 extern int	logq_max_connections_per_partition; /* 0: any number */
 extern int	logq_queue_timeout; /* ms */
+
+/*
+ * Those who wait look whether they may go on at least this often, in ms: a
+ * limit may have been raised, which wakes nobody.
+ */
+#define LOGQ_ADMISSION_STEP 1000L
+
+/* ---------- queries, in admission.c ---------- */
 
 /*
  * A scan begins: its session must have a place among the queries, which it
@@ -24,35 +34,82 @@ extern double logq_admit_query(void);
 /* the scan has ended; never throws */
 extern void logq_leave_query(void);
 
+/* assign hook of logq.max_concurrent_queries */
+extern void logq_assign_query_limit(int newval, void *extra);
+extern Size logq_admission_shmem_size(void);
+/* called with AddinShmemInitLock held */
+extern void logq_admission_shmem_startup(LWLock *lock);
+
+/* ---------- connections, in connlimit.c ---------- */
+
+/* the limit that all backends go by at the moment; 0: there is none */
+extern int	logq_connection_limit(void);
 /*
- * Set connections aside for a scan or a transaction that is about to need
- * them, all at once, so that nobody waits for one while holding another.
- * wanted[i] is how many to serverids[i].  Waits for up to logq.queue_timeout,
- * then throws 53300 and names the partition (its server).  Returns ms that it
- * waited.  Nothing is done when there is no limit.
+ * Take places for connections that a scan or a transaction is about to need,
+ * all at once, so that nobody waits for one while holding another.  wanted[i]
+ * is how many at serverids[i].  Waits for up to logq.queue_timeout, then
+ * throws 53300 and names the partition (its server).  Returns ms that it
+ * waited.  The places stay until they are given back, whether or not there are
+ * connections on them.  Need not be called while there is no limit.
  */
 extern double logq_reserve_connections(int n, const Oid *serverids,
 									   const int *wanted);
-/* what was not needed; never throws */
-extern void logq_unreserve_connection(Oid serverid);
+/* one more, which the limit is not for; throws only for lack of memory */
+extern void logq_force_reservation(Oid serverid);
+/* give places back.  Closes idle connections on them; never throws. */
+extern void logq_unreserve_connections(Oid serverid, int n);
 /*
- * A connection is about to be opened.  reserved: one that was set aside.
- * False: there may not be one more; never with reserved, or when forced (the
- * few connections of workers and of functions, which the limit is not for).
+ * A connection is about to be opened.  reserved: on a place that was taken.
+ * Else it takes one, that logq_uncount_connection() or
+ * logq_unreserve_connections() gives back: when forced (the few connections of
+ * workers and of functions, which the limit is not for) always, else only
+ * without waiting.  False: there was none.
  */
 extern bool logq_count_connection(Oid serverid, bool reserved, bool forced);
-/* it was closed; never throws */
-extern void logq_uncount_connection(Oid serverid);
+/* it was closed; own_place: give back the one it took.  Never throws. */
+extern void logq_uncount_connection(Oid serverid, bool own_place);
+/* has this backend a place at a server without a connection on it? */
+extern bool logq_has_free_place(Oid serverid);
+/* how many places has it there? */
+extern int	logq_own_places(Oid serverid);
 /*
- * May one that is idle be kept?  Not when somebody waits, nor when idle ones
- * could take half of all places.
+ * May one that is idle be kept?  Always on a place that is taken; else not
+ * when somebody waits, nor when idle ones could be in the way of a query.
  */
 extern bool logq_may_keep_connection(Oid serverid);
 /* for logq.stat_partitions */
 extern void logq_connection_counts(Oid serverid, int *open, int *waiting);
 
-extern Size logq_admission_shmem_size(void);
+/* for logq.stat_admission: sums over all partitions of all databases */
+typedef struct LogqConnectionStats
+{
+	int			limit;
+	int64		open;
+	int64		reserved;		/* places without a connection */
+	int64		waiting;		/* backends */
+	int64		rejected;
+} LogqConnectionStats;
+
+extern void logq_connection_stats(LogqConnectionStats *stats);
+
+/* assign hook of logq.max_connections_per_partition */
+extern void logq_assign_connection_limit(int newval, void *extra);
+extern Size logq_connlimit_shmem_size(void);
 /* called with AddinShmemInitLock held */
-extern void logq_admission_shmem_startup(LWLock *lock);
+extern void logq_connlimit_shmem_startup(LWLock *lock);
+
+/* ---------- who takes how many, in reserve.c ---------- */
+
+struct LogqScanState;
+
+/* a scan node was made, which may run or not */
+extern void logq_reserve_begin_scan(struct LogqScanState *state);
+/* partitions were chosen: take places at them; returns ms that it waited */
+extern double logq_reserve_start_run(struct LogqScanState *state);
+/*
+ * The transaction is about to write to a partition for the nwriters-th time
+ * (as another user): take places at all partitions, the first time.
+ */
+extern void logq_reserve_write(Oid serverid, int nwriters);
 
 #endif							/* LOGQ_ADMISSION_H */

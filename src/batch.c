@@ -32,6 +32,8 @@
 #define MAX_BATCH 128
 /* and in the first one, which rests on estimates alone */
 #define MAX_FIRST_BATCH 16
+/* rows that a partition may read before it has to say something */
+#define MAX_SILENT_ROWS 20000
 
 /* ---------- fragments ---------- */
 
@@ -178,12 +180,13 @@ logq_stream_horizon(const LogqStream *stream)
 /* ---------- requests ---------- */
 
 /*
- * The SQL that asks one segment.
+ * The SQL that asks one segment.  by_id: an unordered one that was cut off is
+ * gone on with in the order of ids.
  */
 void
 logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 				  const char *segment, const char *where,
-				  const char *resume, int64 limit)
+				  const char *resume, bool by_id, int64 limit)
 {
 	appendStringInfo(buf, "SELECT%s%s FROM " LOGQ_STORE_SCHEMA ".%s%s",
 					 request->nfields > 0 ? " " : "", request->select_list,
@@ -195,6 +198,8 @@ logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 		appendStringInfoString(buf, request->descending ?
 							   " ORDER BY ts DESC, id DESC" :
 							   " ORDER BY ts, id");
+	else if (by_id)
+		appendStringInfoString(buf, " ORDER BY id");
 	if (limit >= 0)
 		appendStringInfo(buf, " LIMIT " INT64_FORMAT, limit);
 }
@@ -213,14 +218,20 @@ logq_batch_rows_needed(LogqStream *stream)
 }
 
 /*
- * The condition that leaves out what has been handed out already.
+ * The condition that leaves out what has been handed out already, or NULL when
+ * that is for us to do.
  */
 static char *
 resume_condition(LogqStream *stream)
 {
 	StringInfoData buf;
-	int			nestlevel = logq_set_transmission_modes();
+	int			nestlevel;
 
+	if (!stream->request->ordered)
+		return stream->had.any ?
+			psprintf("id > '" INT64_FORMAT "'::bigint", stream->had.last) :
+			NULL;
+	nestlevel = logq_set_transmission_modes();
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "(ts, id) %c (",
 					 stream->request->descending ? '<' : '>');
@@ -296,9 +307,14 @@ choose_batch(LogqStream *stream)
 	double		before = 0;
 	int			size;
 
+	/* rows that have been had before will come again */
+	if (needed >= 0 && stream->resume)
+		needed += stream->had.count;
 	stream->batch_limit = needed;
 	stream->batch_expected = -1;
-	if (needed < 0)
+	if (stream->resume && !stream->request->ordered)
+		size = 1;
+	else if (needed < 0)
 		size = MAX_BATCH;
 	else if (ask > 0)
 	{
@@ -345,13 +361,17 @@ logq_batch_ended(LogqStream *stream)
 }
 
 /*
- * Write the request of the next batch.
+ * Write what reads the next batch.  Before a segment that will take a while the
+ * partition is made to send what it has, so that a silent one can be told from
+ * one that is at work.
  */
 char *
-logq_batch_request(LogqStream *stream)
+logq_batch_copies(LogqStream *stream)
 {
 	StringInfoData buf;
+	StringInfoData extra;
 	char	   *resume = NULL;
+	double		silent = 0;
 	int64		needed;
 	int			i;
 
@@ -361,23 +381,29 @@ logq_batch_request(LogqStream *stream)
 		resume = resume_condition(stream);
 
 	initStringInfo(&buf);
-	if (!stream->borrowed)
-		appendStringInfoString(&buf,
-							   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
-	if (!stream->confirmed)
-		appendStringInfoString(&buf,
-							   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+	initStringInfo(&extra);
 	for (i = stream->batch_start; i < stream->batch_end; i++)
 	{
+		const LogqFragment *fragment = &stream->fragments[i];
+
+		resetStringInfo(&extra);
+		if (resume != NULL)
+			appendStringInfoString(&extra, resume);
+		if (i == stream->batch_start || silent > MAX_SILENT_ROWS)
+		{
+			appendStringInfo(&extra, "%s" LOGQ_SIGN_OF_LIFE,
+							 extra.len > 0 ? " AND " : "");
+			silent = 0;
+		}
+		silent += fragment->size < 0 ? MAX_SILENT_ROWS : fragment->size;
 		appendStringInfoString(&buf, "COPY (");
 		logq_fragment_sql(&buf, stream->request,
-						  quote_identifier(stream->fragments[i].name),
-						  stream->where, resume,
+						  quote_identifier(fragment->name), stream->where,
+						  extra.len > 0 ? extra.data : NULL, stream->resume,
 						  i == stream->batch_end - 1 ?
 						  stream->batch_limit : needed);
 		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
 	}
-	if (!stream->borrowed)
-		appendStringInfoString(&buf, "COMMIT");
+	pfree(extra.data);
 	return buf.data;
 }

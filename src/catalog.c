@@ -138,6 +138,20 @@ get_partition_relid(void)
 }
 
 /*
+ * Does the server's object name replicas?
+ */
+static bool
+has_replicas(Oid serverid)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignServer(serverid)->options)
+		if (strcmp(((DefElem *) lfirst(lc))->defname, "replicas") == 0)
+			return true;
+	return false;
+}
+
+/*
  * Read logq.partition.  Partitions that are known keep their struct and their
  * segments, unless they have another server now.
  */
@@ -205,6 +219,7 @@ rebuild_partition_list(void)
 								  ObjectIdGetDatum(serverid));
 		strlcpy(part->name, NameStr(*server), NAMEDATALEN);
 		part->same_locale = DatumGetBool(slot_getattr(slot, 3, &isnull));
+		part->has_replicas = OidIsValid(serverid) && has_replicas(serverid);
 		list = lappend(list, part);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -272,6 +287,21 @@ logq_partition_by_server(Oid serverid)
 		if (part->serverid == serverid)
 			return part;
 	}
+	return NULL;
+}
+
+/*
+ * The partition on a server as far as this session knows, or NULL.  Never
+ * throws.
+ */
+LogqPartition *
+logq_known_partition(Oid serverid)
+{
+	ListCell   *lc;
+
+	foreach(lc, partition_list)
+		if (((LogqPartition *) lfirst(lc))->serverid == serverid)
+			return lfirst(lc);
 	return NULL;
 }
 

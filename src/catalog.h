@@ -82,6 +82,7 @@ struct LogqPartition
 	char		name[NAMEDATALEN];	/* of the server */
 	Oid			serverid;		/* InvalidOid: there is no such server */
 	bool		same_locale;	/* sorts and folds case as we do */
+	bool		has_replicas;
 	/* copy of the partition's own catalog */
 	bool		loaded;
 	int64		version;
@@ -110,6 +111,7 @@ struct LogqPartition
 /* all partitions by number, as of the current snapshot (a fresh List) */
 extern List *logq_partitions(void);
 extern LogqPartition *logq_partition_by_server(Oid serverid);
+extern LogqPartition *logq_known_partition(Oid serverid);
 /* do all partitions sort and fold case as this database does? */
 extern bool logq_all_same_locale(void);
 extern void logq_partitions_changed(void);

@@ -87,6 +87,7 @@ logq_json_accepts(const char *text, int len)
 #include "parser/parsetree.h"
 #include "utils/pg_locale.h"
 #include "utils/rel.h"
+#include "utils/tuplesort.h"
 
 #if PG_VERSION_NUM >= 160000
 #include "parser/parse_relation.h"
@@ -185,6 +186,17 @@ logq_ctype_is_c(Oid collation)
 	return pg_newlocale_from_collation(collation)->ctype_is_c;
 #else
 	return lc_ctype_is_c(collation);
+#endif
+}
+
+/* the next value of a sort of values that are passed by value */
+static inline bool
+logq_tuplesort_getdatum(Tuplesortstate *sort, Datum *value, bool *isnull)
+{
+#if PG_VERSION_NUM >= 160000
+	return tuplesort_getdatum(sort, true, false, value, isnull, NULL);
+#else
+	return tuplesort_getdatum(sort, true, value, isnull, NULL);
 #endif
 }
 

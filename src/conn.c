@@ -5,13 +5,15 @@
  *
  * Connections are kept for the session in a list and handed out for the sole
  * use of one stream or one write transaction at a time, so that any number of
- * scans can be under way at once (a self-join has two per partition).  One
+ * scans can be under way at once (a self-join has two per partition).  Each
+ * leads to one of the servers of a partition: its primary, or a replica.  One
  * that is handed out is checked before: data or an end of file waiting on an
  * idle connection means that the server has gone or said goodbye.
  *
  * Nothing here calls a libpq function that blocks: connecting goes through
  * PQconnectPoll, sending through PQflush, and every wait is on the latch and
- * the socket together and honours interrupts.
+ * the socket together and honours interrupts.  How a connection begins, with
+ * the look-up of names, is in connect.c.
  *
  * Ending a query early means closing its connection, unless what is left of
  * the answer is known to be small; then the connection is kept and the rest
@@ -20,8 +22,8 @@
  * client_connection_check_interval.  libpq 15's PQcancel would block, without
  * a bound and without encryption.
  *
- * A server may have a pooler in transaction mode, a PgBouncer, through which
- * sessions read and write; logq_conn_setup_sql says what that takes.  All that
+ * What is taken for such a server may be a pooler in transaction mode, a
+ * PgBouncer, before it; logq_conn_setup_sql says what that takes.  All that
  * needs a session on the partition (LISTEN, advisory locks of a session,
  * indexes made concurrently: what workers and functions do) goes there
  * directly.
@@ -34,7 +36,9 @@
  */
 #include "postgres.h"
 
-#include "logq.h"
+#include "connect.h"
+
+#include "admission.h"
 
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -48,6 +52,8 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+
+#include "health.h"
 
 /* idle connections kept per server and user */
 #define MAX_IDLE_PER_MAPPING 8
@@ -79,15 +85,6 @@ connection_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Remote notices are of no interest to the local client, and libpq would
- * print them to stderr.
- */
-static void
-ignore_notice(void *arg, const PGresult *res)
-{
-}
-
-/*
  * Close a connection and forget it.  Never throws.
  */
 void
@@ -103,11 +100,33 @@ logq_conn_close(LogqConn *conn)
 			break;
 		}
 	}
+	logq_connect_end_look_up(conn);
 	if (conn->pg != NULL)
 		PQfinish(conn->pg);
 	if (conn->used_external_fd)
 		ReleaseExternalFD();
+	if (conn->counted)
+		logq_uncount_connection(conn->serverid, conn->own_place);
 	pfree(conn);
+}
+
+/*
+ * Close one that is idle, so that there is room for another.  Never throws.
+ */
+bool
+logq_conn_close_idle(Oid serverid)
+{
+	LogqConn   *conn;
+
+	for (conn = connections; conn != NULL; conn = conn->next)
+	{
+		if (!conn->in_use && conn->serverid == serverid)
+		{
+			logq_conn_close(conn);
+			return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -200,6 +219,11 @@ logq_conn_release(LogqConn *conn)
 	LogqConn   *other;
 	int			nfree = 0;
 
+	if (conn->own_place)
+	{
+		conn->own_place = false;
+		logq_unreserve_connections(conn->serverid, 1);
+	}
 	conn->in_use = false;
 	for (other = connections; other != NULL; other = other->next)
 		if (!other->in_use && other->umid == conn->umid)
@@ -209,7 +233,8 @@ logq_conn_release(LogqConn *conn)
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||
 		  (conn->state == LOGQ_CONN_IDLE &&
-		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)))
+		   PQtransactionStatus(conn->pg) == PQTRANS_IDLE)) ||
+		!logq_may_keep_connection(conn->serverid))
 		logq_conn_close(conn);
 	else
 	{
@@ -218,28 +243,48 @@ logq_conn_release(LogqConn *conn)
 	}
 }
 
+/* On which place a new connection is opened; see admission.h */
+typedef enum Place
+{
+	PLACE_RESERVED,				/* one that was taken before */
+	PLACE_FORCED,				/* there may always be one more */
+	PLACE_SPARE					/* only if there is one left */
+} Place;
+
+/*
+ * What tells connections to one server of a partition from those to another.
+ */
+static const char *
+pool_key(const LogqServer *at)
+{
+	/* those to the primary serve everybody */
+	return at != NULL && at->host != NULL ? at->address : "";
+}
+
 /*
  * Start a new connection.  On return it is in the list and in use, or an
- * error was thrown and nothing is left.
+ * error was thrown and nothing is left.  NULL: there is no place to spare.
  */
 static LogqConn *
 start_connection(ForeignServer *server, UserMapping *user,
-				 const char *address, bool pooled)
+				 const LogqServer *at, Place place)
 {
 	LogqConn   *conn;
 	const char **keywords;
 	const char **values;
 
-	logq_connection_params(server, user, address, pooled, &keywords, &values);
+	logq_connection_params(server, user, at, &keywords, &values);
 	logq_check_conn_params(keywords, values, user);
 
 	conn = MemoryContextAllocZero(TopMemoryContext, sizeof(LogqConn));
 	conn->serverid = server->serverid;
 	conn->userid = user->userid;
 	conn->umid = user->umid;
-	conn->pooled = pooled;
-	conn->past_pooler = !pooled && logq_server_option(server, "pooler") != NULL;
+	conn->pooled = at != NULL && at->pooled;
+	conn->past_pooler = at == NULL &&
+		logq_server_option(server, "pooler") != NULL;
 	strlcpy(conn->name, server->servername, NAMEDATALEN);
+	strlcpy(conn->address, pool_key(at), sizeof(conn->address));
 	conn->server_hash =
 		GetSysCacheHashValue1(FOREIGNSERVEROID,
 							  ObjectIdGetDatum(server->serverid));
@@ -247,6 +292,21 @@ start_connection(ForeignServer *server, UserMapping *user,
 		GetSysCacheHashValue1(USERMAPPINGOID, ObjectIdGetDatum(user->umid));
 	conn->in_use = true;
 	conn->state = LOGQ_CONN_CONNECTING;
+
+	/* idle ones that were of no use give way */
+	while (place == PLACE_RESERVED && logq_connection_limit() > 0 &&
+		   !logq_has_free_place(server->serverid) &&
+		   logq_conn_close_idle(server->serverid))
+		continue;
+	conn->counted = logq_count_connection(server->serverid,
+										  place == PLACE_RESERVED,
+										  place == PLACE_FORCED);
+	if (!conn->counted)
+	{
+		pfree(conn);
+		return NULL;
+	}
+	conn->own_place = conn->counted && place != PLACE_RESERVED;
 	conn->next = connections;
 	connections = conn;
 
@@ -262,33 +322,33 @@ start_connection(ForeignServer *server, UserMapping *user,
 	}
 	conn->used_external_fd = true;
 
-	conn->pg = PQconnectStartParams(keywords, values, false);
-	if (conn->pg == NULL)
-	{
-		logq_conn_close(conn);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	}
-	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
-	/* what libpq says at the start of the protocol's poll loop */
-	conn->poll = PGRES_POLLING_WRITING;
 	conn->connect_deadline =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									logq_connect_timeout);
+
+	PG_TRY();
+	{
+		logq_connect_begin(conn, keywords, values);
+	}
+	PG_CATCH();
+	{
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return conn;
 }
 
 /*
- * Hand out a connection to a server as a user, idle or still connecting;
- * session: through its pooler, if it has one.
+ * Hand out a connection to one of a partition's servers as a user, idle or
+ * still connecting.
  */
 static LogqConn *
-acquire(Oid serverid, Oid userid, bool fresh, bool session)
+acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
+		Place place)
 {
-	ForeignServer *server = NULL;
+	ForeignServer *server;
 	UserMapping *user;
-	const char *pooler = NULL;
 	LogqConn   *conn;
 	LogqConn   *next;
 
@@ -303,11 +363,6 @@ acquire(Oid serverid, Oid userid, bool fresh, bool session)
 
 	/* also takes in invalidations, and finds out about missing mappings */
 	user = GetUserMapping(userid, serverid);
-	if (session)
-	{
-		server = GetForeignServer(serverid);
-		pooler = logq_server_option(server, "pooler");
-	}
 
 	for (conn = connections; conn != NULL; conn = next)
 	{
@@ -320,7 +375,7 @@ acquire(Oid serverid, Oid userid, bool fresh, bool session)
 			continue;
 		}
 		if (fresh || conn->umid != user->umid || conn->userid != userid ||
-			conn->pooled != (pooler != NULL))
+			strcmp(conn->address, pool_key(at)) != 0)
 			continue;
 		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
 			conn->state == LOGQ_CONN_BUSY &&
@@ -332,32 +387,79 @@ acquire(Oid serverid, Oid userid, bool fresh, bool session)
 			logq_conn_close(conn);
 			continue;
 		}
+		if (place != PLACE_RESERVED && conn->counted &&
+			logq_connection_limit() > 0)
+		{
+			logq_force_reservation(serverid);
+			conn->own_place = true;
+		}
 		conn->in_use = true;
 		conn->io_timeout = 0;
 		return conn;
 	}
 
-	if (server == NULL)
-		server = GetForeignServer(serverid);
+	server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user, pooler, pooler != NULL);
+	return start_connection(server, user, at, place);
 }
 
 /*
- * Straight to the partition, for whatever needs a session there.
+ * To where the partition's own options lead; for those that no limit is for.
  */
 LogqConn *
 logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 {
-	return acquire(serverid, userid, fresh, false);
+	return acquire(serverid, userid, NULL, fresh, PLACE_FORCED);
 }
 
-/* See logq.h. */
 LogqConn *
-logq_conn_acquire_session(Oid serverid, Oid userid, bool fresh)
+logq_conn_acquire_reserved(Oid serverid, Oid userid, bool fresh)
 {
-	return acquire(serverid, userid, fresh, true);
+	LogqServers *servers = logq_servers(serverid);
+	const LogqServer *primary = &servers->servers[0];
+	LogqConn   *conn = acquire(serverid, userid,
+							   primary->pooled ? primary : NULL, fresh,
+							   PLACE_RESERVED);
+
+	pfree(servers);
+	return conn;
+}
+
+LogqConn *
+logq_conn_acquire_beside(Oid serverid, Oid userid)
+{
+	const LogqConn *conn;
+	int			used = 0;
+
+	/* some are on a place of their own, but then it is among our places */
+	for (conn = connections; conn != NULL; conn = conn->next)
+		if (conn->in_use && conn->serverid == serverid)
+			used++;
+	return acquire(serverid, userid, NULL, false,
+				   used < logq_own_places(serverid) ? PLACE_RESERVED :
+				   PLACE_FORCED);
+}
+
+/*
+ * To one of the servers that can answer.
+ */
+LogqConn *
+logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
+						 LogqAcquire how)
+{
+	switch (how)
+	{
+		case LOGQ_ACQUIRE_EXTRA:
+			return acquire(serverid, userid, at, false, PLACE_SPARE);
+		case LOGQ_ACQUIRE_PROBE:
+			return acquire(serverid, userid, at, true, PLACE_FORCED);
+		case LOGQ_ACQUIRE_FRESH:
+			return acquire(serverid, userid, at, true, PLACE_RESERVED);
+		case LOGQ_ACQUIRE_POOLED:
+			break;
+	}
+	return acquire(serverid, userid, at, false, PLACE_RESERVED);
 }
 
 /*
@@ -369,6 +471,7 @@ connect_failed(LogqConn *conn, char **failure, const char *why)
 	char	   *reason = pchomp(why);
 
 	conn->state = LOGQ_CONN_BROKEN;
+	logq_connect_doubt(conn);
 	if (failure != NULL)
 	{
 		*failure = reason;
@@ -389,10 +492,17 @@ bool
 logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 {
 	UserMapping user;
+	char	   *why;
 
 	if (conn->state != LOGQ_CONN_CONNECTING)
 		return true;
 
+	if (conn->start != NULL && !logq_connect_look_up(conn, events, &why))
+	{
+		if (why != NULL)
+			connect_failed(conn, failure, why);
+		return false;
+	}
 	if (PQstatus(conn->pg) == CONNECTION_BAD)
 	{
 		connect_failed(conn, failure, PQerrorMessage(conn->pg));
@@ -440,6 +550,12 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 	return true;
 }
 
+static bool
+knows_peer_check(const LogqConn *conn)
+{
+	return PQserverVersion(conn->pg) >= 140000;
+}
+
 /*
  * Settings that a partition may not know and that therefore cannot go with
  * the startup packet.  The caller puts them ahead of its first request, so
@@ -455,17 +571,23 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 const char *
 logq_conn_setup_sql(LogqConn *conn)
 {
-	bool		check_peer = PQserverVersion(conn->pg) >= 140000;
-
 	if (conn->pooled)
 		return PQtransactionStatus(conn->pg) == PQTRANS_IDLE ?
-			logq_transaction_settings(check_peer) : "";
+			logq_conn_transaction_sql(conn) : "";
 	if (conn->configured)
 		return "";
 	conn->configured = true;
-	return !check_peer ? "" :
+	return !knows_peer_check(conn) ? "" :
 		"SET client_connection_check_interval = '"
 		LOGQ_PEER_CHECK_INTERVAL "'; ";
+}
+
+/* See logq.h. */
+const char *
+logq_conn_transaction_sql(const LogqConn *conn)
+{
+	return conn->pooled ?
+		logq_transaction_settings(knows_peer_check(conn)) : "";
 }
 
 /*
@@ -503,7 +625,7 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 				return false;
 			flags |= WL_TIMEOUT;
 		}
-		rc = WaitLatchOrSocket(MyLatch, flags, PQsocket(conn->pg), timeout,
+		rc = WaitLatchOrSocket(MyLatch, flags, logq_conn_socket(conn), timeout,
 							   PG_WAIT_EXTENSION);
 		if (rc & WL_LATCH_SET)
 			ResetLatch(MyLatch);
@@ -530,10 +652,11 @@ logq_conn_wait_ready(LogqConn *conn)
 
 /*
  * Send a simple query; what does not fit the socket now goes out with
- * logq_conn_flush or while waiting for the result.
+ * logq_conn_flush or while waiting for the result.  False: the connection is
+ * lost.
  */
-void
-logq_conn_send(LogqConn *conn, const char *sql)
+bool
+logq_conn_try_send(LogqConn *conn, const char *sql)
 {
 	const char *setup = logq_conn_setup_sql(conn);
 	int			ok;
@@ -547,9 +670,18 @@ logq_conn_send(LogqConn *conn, const char *sql)
 	}
 	else
 		ok = PQsendQuery(conn->pg, sql);
-	if (!ok)
+	conn->state = ok ? LOGQ_CONN_BUSY : LOGQ_CONN_BROKEN;
+	return ok;
+}
+
+/*
+ * The same, where a lost connection is an error.
+ */
+void
+logq_conn_send(LogqConn *conn, const char *sql)
+{
+	if (!logq_conn_try_send(conn, sql))
 		logq_report_remote_error(ERROR, conn, NULL, sql);
-	conn->state = LOGQ_CONN_BUSY;
 }
 
 /*
@@ -690,26 +822,32 @@ error_field(const PGresult *res, int code)
 }
 
 /*
- * Turn a remote error, or the loss of a connection, into a local one.  Frees
- * res, before it throws.
+ * What a remote error, or the loss of a connection, says, in our memory.  Frees
+ * res.
  */
-void
-logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
-						 const char *sql)
+LogqFailure *
+logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
 {
+	LogqFailure *failure = palloc0(sizeof(LogqFailure));
 	char	   *state = error_field(res, PG_DIAG_SQLSTATE);
 	char	   *primary = error_field(res, PG_DIAG_MESSAGE_PRIMARY);
-	char	   *detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
-	char	   *hint = error_field(res, PG_DIAG_MESSAGE_HINT);
-	char	   *context = error_field(res, PG_DIAG_CONTEXT);
-	bool		lost = PQstatus(conn->pg) != CONNECTION_OK;
-	int			sqlstate = ERRCODE_CONNECTION_FAILURE;
+	char	   *severity = error_field(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	/* a PgBouncer has only the other one, and no language */
+	if (severity == NULL)
+		severity = error_field(res, PG_DIAG_SEVERITY);
+	failure->detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
+	failure->hint = error_field(res, PG_DIAG_MESSAGE_HINT);
+	failure->context = error_field(res, PG_DIAG_CONTEXT);
+	failure->lost = PQstatus(conn->pg) != CONNECTION_OK;
+	failure->fatal = severity != NULL && strcmp(severity, "FATAL") == 0;
+	failure->sqlstate = ERRCODE_CONNECTION_FAILURE;
 
 	PQclear(res);
 
 	if (state != NULL && strlen(state) == 5)
-		sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2], state[3],
-								 state[4]);
+		failure->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2],
+										  state[3], state[4]);
 	/* libpq has no fields for errors of its own, only a text */
 	if (primary == NULL)
 	{
@@ -717,24 +855,48 @@ logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
 		if (primary[0] == '\0')
 			primary = "no message came with the error";
 	}
+	failure->reason = primary;
+	failure->message = failure->lost ?
+		psprintf("connection to partition \"%s\" was lost: %s",
+				 conn->name, primary) :
+		psprintf("partition \"%s\": %s", conn->name, primary);
 	if (sql != NULL && strlen(sql) > MAX_SQL_IN_CONTEXT)
 	{
 		int			len = pg_mbcliplen(sql, MAX_SQL_IN_CONTEXT + 4,
 									   MAX_SQL_IN_CONTEXT);
 
-		sql = psprintf("%.*s...", len, sql);
+		failure->sql = psprintf("%.*s...", len, sql);
 	}
-	if (lost)
+	else if (sql != NULL)
+		failure->sql = pstrdup(sql);
+	if (failure->lost)
 		conn->state = LOGQ_CONN_BROKEN;
+	return failure;
+}
 
+/*
+ * Report a failure.
+ */
+void
+logq_report_failure(int elevel, const LogqFailure *failure)
+{
 	ereport(elevel,
-			(errcode(sqlstate),
-			 lost ?
-			 errmsg("connection to partition \"%s\" was lost: %s",
-					conn->name, primary) :
-			 errmsg("partition \"%s\": %s", conn->name, primary),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0,
-			 context ? errcontext("%s", context) : 0,
-			 sql ? errcontext("remote SQL command: %s", sql) : 0));
+			(errcode(failure->sqlstate),
+			 errmsg_internal("%s", failure->message),
+			 failure->detail ? errdetail_internal("%s", failure->detail) : 0,
+			 failure->hint ? errhint("%s", failure->hint) : 0,
+			 failure->context ? errcontext("%s", failure->context) : 0,
+			 failure->sql ?
+			 errcontext("remote SQL command: %s", failure->sql) : 0));
+}
+
+/*
+ * Turn a remote error, or the loss of a connection, into a local one.  Frees
+ * res, before it throws.
+ */
+void
+logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
+						 const char *sql)
+{
+	logq_report_failure(elevel, logq_remote_failure(conn, res, sql));
 }

@@ -29,6 +29,8 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
+#include "health.h"
 #include "write.h"
 
 #include <poll.h>
@@ -115,23 +117,38 @@ call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
 }
 
 /*
- * Make the segment for ts on a connection of its own and take over the
- * partition's catalog.  False: lock_timeout has passed.
+ * A connection for what is done in a transaction of its own.  Ours is about
+ * to write, and takes its places now, as sessions that begin would otherwise
+ * have any number of these.
  *
  * The transaction may hold one of the few connections of the partition's
  * pooler by now.  If it waited there for a second one, and others likewise,
  * all of them would wait for each other; so this goes past the pooler.
  */
+static LogqConn *
+acquire_apart(LogqPartition *part, Oid userid)
+{
+	logq_check_writable(part->serverid, userid);
+	logq_reserve_write(part->serverid, 1);
+	return logq_conn_acquire_beside(part->serverid, userid);
+}
+
+/*
+ * Make the segment for ts on a connection of its own and take over the
+ * partition's catalog.  False: lock_timeout has passed.
+ */
 static bool
 make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 				   int lock_timeout)
 {
-	LogqConn   *conn = logq_conn_acquire(part->serverid, userid, false);
+	LogqConn   *conn;
 	volatile bool made = false;
 
+	conn = acquire_apart(part, userid);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);
+		conn->io_timeout = logq_partition_timeout;
 		made = call_make_segment(conn, ts, lock_timeout);
 		if (made)
 		{
@@ -164,12 +181,13 @@ logq_make_segment(LogqPartition *part, Oid userid, TimestampTz ts)
 static void
 load_catalog(LogqPartition *part, Oid userid)
 {
-	LogqConn   *conn = logq_conn_acquire_session(part->serverid, userid,
-												 false);
+	LogqConn   *conn;
 
+	conn = acquire_apart(part, userid);
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);
+		conn->io_timeout = logq_partition_timeout;
 		logq_catalog_load(part, conn);
 	}
 	PG_FINALLY();
@@ -448,7 +466,7 @@ input_pending(LogqConn *conn)
 {
 	struct pollfd pfd;
 
-	pfd.fd = PQsocket(conn->pg);
+	pfd.fd = logq_conn_socket(conn);
 	pfd.events = POLLIN;
 	pfd.revents = 0;
 	return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0;

@@ -69,7 +69,7 @@ remote_sql(LogqScanState *state, LogqStream *stream, bool values)
 	logq_fragment_sql(&buf, &request, segment,
 					  logq_scan_where(state, stream ? stream->part : NULL,
 									  values),
-					  NULL,
+					  NULL, false,
 					  stream != NULL && stream->share > 0 ? stream->share :
 					  request.bound);
 	return buf.data;
@@ -219,7 +219,7 @@ explain_streams(LogqScanState *state, ExplainState *es)
 	{
 		LogqStream *stream = &state->streams[i];
 
-		if (stream->requests == 0)
+		if (stream->requests == 0 && stream->missing == NULL)
 			continue;
 		if (es->format == EXPLAIN_FORMAT_TEXT)
 		{
@@ -233,6 +233,18 @@ explain_streams(LogqScanState *state, ExplainState *es)
 			if (es->timing && stream->first_row_ms >= 0)
 				appendStringInfo(&buf, " first row=%.3f ms",
 								 stream->first_row_ms);
+			if (stream->retries > 0)
+				appendStringInfo(&buf, " retried=" INT64_FORMAT,
+								 stream->retries);
+			if (stream->hedges > 0)
+				appendStringInfo(&buf, " hedged=" INT64_FORMAT,
+								 stream->hedges);
+			if (stream->missing != NULL)
+				appendStringInfo(&buf, " missing: %s",
+								 stream->missing->reason);
+			else if (stream->servers != NULL && stream->server > 0)
+				appendStringInfo(&buf, " replica=%s",
+								 stream->servers->servers[stream->server].address);
 			ExplainPropertyText(psprintf("Partition %s", stream->part->name),
 								buf.data, es);
 		}
@@ -248,6 +260,13 @@ explain_streams(LogqScanState *state, ExplainState *es)
 			if (es->timing && stream->first_row_ms >= 0)
 				ExplainPropertyFloat("First Row Time", "ms",
 									 stream->first_row_ms, 3, es);
+			ExplainPropertyInteger("Retries", NULL, stream->retries, es);
+			ExplainPropertyInteger("Hedges", NULL, stream->hedges, es);
+			ExplainPropertyBool("Missing", stream->missing != NULL, es);
+			if (stream->servers != NULL)
+				ExplainPropertyText("Server",
+									stream->servers->servers[stream->server].address,
+									es);
 			ExplainCloseGroup("Stream", NULL, true, es);
 		}
 	}

@@ -27,14 +27,80 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/timestamp.h"
 
 /*
- * A wait never lasts longer: bytes may hide in the TLS library, and connect
- * deadlines pass.
+ * A wait never lasts longer: bytes may hide in the TLS library.
  */
 #define MAX_WAIT_MS 1000L
 
 /* ---------- waiting ---------- */
+
+/*
+ * Add the sockets of second requests that are waited for.
+ */
+static void
+add_hedges(LogqScanState *state)
+{
+	for (int i = 0; i < state->nstreams; i++)
+	{
+		LogqHedge  *hedge = &state->streams[i].hedge;
+		LogqWaitSlot *slot = &state->wait_slots[state->nstreams + i];
+		pgsocket	sock;
+
+		slot->pos = -1;
+		slot->generation = hedge->generation;
+		if (hedge->conn == NULL || !state->waiting[i])
+			continue;
+		sock = logq_conn_socket(hedge->conn);
+		if (sock == PGINVALID_SOCKET)
+			continue;
+		slot->events = hedge->wait_events;
+		slot->pos = AddWaitEventToSet(state->wait_set, slot->events, sock,
+									  NULL, slot);
+	}
+}
+
+/*
+ * Is the set out of date because of a second request?  They are rare, and
+ * short-lived.
+ */
+static bool
+hedges_changed(LogqScanState *state)
+{
+	for (int i = 0; i < state->nstreams; i++)
+	{
+		const LogqHedge *hedge = &state->streams[i].hedge;
+		const LogqWaitSlot *slot = &state->wait_slots[state->nstreams + i];
+
+		if (hedge->conn != NULL ||
+			(slot->pos >= 0 && slot->generation != hedge->generation))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * How long may be waited until a stream wants to look at the time?
+ */
+static long
+wait_ms(LogqScanState *state)
+{
+	TimestampTz now = 0;
+	long		timeout = MAX_WAIT_MS;
+
+	for (int i = 0; i < state->nstreams; i++)
+	{
+		TimestampTz wake_at = state->streams[i].wake_at;
+
+		if (!state->waiting[i] || wake_at == 0)
+			continue;
+		if (now == 0)
+			now = GetCurrentTimestamp();
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, wake_at));
+	}
+	return timeout;
+}
 
 /*
  * Make the wait set anew: the streams that wait, and, where the platform can
@@ -52,7 +118,7 @@ rebuild_wait_set(LogqScanState *state)
 		FreeWaitEventSet(state->wait_set);
 		state->wait_set = NULL;
 	}
-	state->wait_set = logq_create_wait_event_set(state->nstreams + 2);
+	state->wait_set = logq_create_wait_event_set(2 * state->nstreams + 2);
 	AddWaitEventToSet(state->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
 	AddWaitEventToSet(state->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
@@ -65,7 +131,8 @@ rebuild_wait_set(LogqScanState *state)
 		if (slot->generation != stream->generation)
 			slot->peer_closed = false;
 		slot->pos = -1;
-		if (stream->conn == NULL)
+		if (stream->conn == NULL ||
+			logq_conn_socket(stream->conn) == PGINVALID_SOCKET)
 			continue;
 		if (state->waiting[i])
 			slot->events = stream->wait_events;
@@ -75,8 +142,10 @@ rebuild_wait_set(LogqScanState *state)
 			continue;
 		slot->generation = stream->generation;
 		slot->pos = AddWaitEventToSet(state->wait_set, slot->events,
-									  PQsocket(stream->conn->pg), NULL, slot);
+									  logq_conn_socket(stream->conn), NULL,
+									  slot);
 	}
+	add_hedges(state);
 }
 
 /*
@@ -86,7 +155,7 @@ static void
 wait_for_streams(LogqScanState *state)
 {
 	WaitEvent	events[16];
-	bool		rebuild = state->wait_set == NULL;
+	bool		rebuild = state->wait_set == NULL || hedges_changed(state);
 	int			n;
 	int			i;
 
@@ -99,7 +168,7 @@ wait_for_streams(LogqScanState *state)
 			rebuild = true;		/* its socket has gone, or is another */
 		else if (state->waiting[i] &&
 				 (slot->pos < 0 || stream->state == LOGQ_STREAM_CONNECTING))
-			rebuild = true;		/* libpq may change sockets on the way */
+			rebuild = true;		/* the socket may change on the way */
 	}
 	if (rebuild)
 		rebuild_wait_set(state);
@@ -125,7 +194,8 @@ wait_for_streams(LogqScanState *state)
 	}
 
 	CHECK_FOR_INTERRUPTS();
-	n = WaitEventSetWait(state->wait_set, MAX_WAIT_MS, events,
+	(void) logq_advance_probes();
+	n = WaitEventSetWait(state->wait_set, wait_ms(state), events,
 						 lengthof(events), PG_WAIT_EXTENSION);
 	for (i = 0; i < n; i++)
 	{
@@ -140,6 +210,12 @@ wait_for_streams(LogqScanState *state)
 		if (slot == NULL)
 			continue;
 		index = slot - state->wait_slots;
+		if (index >= state->nstreams)
+		{
+			state->streams[index - state->nstreams].hedge.ready_events =
+				events[i].events;
+			continue;
+		}
 		if (state->waiting[index])
 			state->streams[index].ready_events = events[i].events;
 		else if (events[i].events & WL_SOCKET_CLOSED)

@@ -495,7 +495,7 @@ wait_for_events(TimestampTz until)
 
 			if (sink->conn != NULL)
 				sink->position = AddWaitEventToSet(wait_set, sink->events,
-												   PQsocket(sink->conn->pg),
+												   logq_conn_socket(sink->conn),
 												   NULL, sink);
 		}
 		reader_parked = parked;

@@ -17,9 +17,10 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "admission.h"
 #include "ingest.h"
 #include "maintain.h"
-#include "scan.h"
+#include "query.h"
 
 LOGQ_MODULE_MAGIC;
 
@@ -27,7 +28,17 @@ void		_PG_init(void);
 
 int			logq_route_by = LOGQ_ROUTE_SERVICE;
 int			logq_connect_timeout = 3000;
+int			logq_max_concurrent_queries = 500;
+int			logq_max_concurrent_queries_per_role = 0;
+int			logq_max_connections_per_partition = 0;
 int			logq_max_parallel_partitions = 32;
+int			logq_partition_timeout = 5000;
+int			logq_max_replica_lag = 10000;
+int			logq_read_from = LOGQ_READ_ANY;
+int			logq_hedge_min_delay = 10;
+bool		logq_enable_hedging = true;
+bool		logq_partial_results = false;
+int			logq_queue_timeout = 2000;
 bool		logq_enable_filter_pushdown = true;
 bool		logq_enable_ordered_merge = true;
 bool		logq_enable_limit_pushdown = true;
@@ -53,6 +64,13 @@ int			logq_on_offset_loss = LOGQ_OFFSET_LOSS_ERROR;
 static const struct config_enum_entry offset_loss_options[] = {
 	{"error", LOGQ_OFFSET_LOSS_ERROR, false},
 	{"skip", LOGQ_OFFSET_LOSS_SKIP, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry read_from_options[] = {
+	{"any", LOGQ_READ_ANY, false},
+	{"primary", LOGQ_READ_PRIMARY, false},
+	{"replica", LOGQ_READ_REPLICA, false},
 	{NULL, 0, false}
 };
 
@@ -113,6 +131,9 @@ _PG_init(void)
 	define_switch("logq.enable_filter_pushdown",
 				  "Lets partitions evaluate conditions.",
 				  &logq_enable_filter_pushdown);
+	define_switch("logq.enable_hedging",
+				  "Lets a second server of a partition be asked when the first takes longer than usual.",
+				  &logq_enable_hedging);
 	define_switch("logq.enable_limit_pushdown",
 				  "Lets partitions stop at a query's LIMIT.",
 				  &logq_enable_limit_pushdown);
@@ -128,6 +149,11 @@ _PG_init(void)
 	define_switch("logq.enable_segment_pruning",
 				  "Leaves out segments that cannot hold an answer.",
 				  &logq_enable_segment_pruning);
+	DefineCustomIntVariable("logq.hedge_min_delay",
+							"Sets how long a partition's server is waited for at least before a second one is asked.",
+							NULL, &logq_hedge_min_delay,
+							10, 1, 60000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.ingest_batch_ms",
 							"Sets how long rows from Kafka may wait for others to be written with.",
 							NULL, &logq_ingest_batch_ms,
@@ -156,16 +182,60 @@ _PG_init(void)
 							NULL, &logq_ingest_max_message,
 							1024, 1, 256 * 1024, PGC_SIGHUP, GUC_UNIT_KB,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.max_concurrent_queries",
+							"Sets how many queries of all sessions may run at once.",
+							"Others wait for logq.queue_timeout.",
+							&logq_max_concurrent_queries,
+							500, 1, INT_MAX, PGC_SIGHUP, 0,
+							NULL, logq_assign_query_limit, NULL);
+	DefineCustomIntVariable("logq.max_concurrent_queries_per_role",
+							"Sets how many queries of the current role may run at once.",
+							"Meant for ALTER ROLE.  0 means that there is no limit.",
+							&logq_max_concurrent_queries_per_role,
+							0, 0, INT_MAX, PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.max_connections_per_partition",
+							"Sets how many connections all sessions may have to one partition.",
+							"0 means that there is no limit.",
+							&logq_max_connections_per_partition,
+							0, 0, INT_MAX / 4, PGC_SIGHUP, 0,
+							NULL, logq_assign_connection_limit, NULL);
 	DefineCustomIntVariable("logq.max_parallel_partitions",
 							"Sets how many partitions one scan waits for at a time.",
 							NULL, &logq_max_parallel_partitions,
 							32, 1, 1024, PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.max_replica_lag",
+							"Sets how far behind a replica may be that is read from.",
+							NULL, &logq_max_replica_lag,
+							10000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomEnumVariable("logq.on_offset_loss",
 							 "Sets what is done when Kafka no longer has the messages that are next.",
 							 NULL, &logq_on_offset_loss,
 							 LOGQ_OFFSET_LOSS_ERROR, offset_loss_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("logq.partial_results",
+							 "Leaves out partitions that do not answer, with a warning, instead of failing.",
+							 NULL, &logq_partial_results, false,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.partition_timeout",
+							"Sets how long a partition may be silent while a query waits for it.",
+							"Zero: as long as it likes.",
+							&logq_partition_timeout,
+							5000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("logq.read_from",
+							 "Sets which servers of a partition answer queries.",
+							 NULL, &logq_read_from,
+							 LOGQ_READ_ANY, read_from_options,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.queue_timeout",
+							"Sets how long a query waits when as many as may run are running.",
+							"It also waits as long for connections.  0 means not to wait.",
+							&logq_queue_timeout,
+							2000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomEnumVariable("logq.route_by",
 							 "Sets what decides which partition takes a new row.",
 							 NULL, &logq_route_by,

@@ -24,8 +24,18 @@
  *		stream.c	what one partition sends back, fragment by fragment
  *		batch.c		which segments a request asks, for how many rows
  *		rows.c		rows of a stream: from messages, or from a file
+ *		failover.c	a stream and the servers that could answer it
+ *		servers.c	the servers of a partition, and which to ask
+ *		health.c	how servers fare, as all sessions have seen it
+ *		query.c		what a session keeps of its queries
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
+ *		connect.c	how they begin
+ *		resolve.c	names of hosts, looked up without waiting
+ *		resolve/	the program that asks the system's resolver
+ *		admission.c	how many queries may run at once
+ *		connlimit.c	how many connections there may be to a partition
+ *		reserve.c	who takes how many of them, and for how long
  *		explain.c	what EXPLAIN says of a scan
  *
  * What is known of partitions:
@@ -73,6 +83,7 @@
  *		ingestfill.c	messages -> rows for each partition
  *		ingestbatch.c	rows -> binary COPY
  *		sink.c		writes a batch's share to one partition
+ *		program.c	programs of ours as children of server processes
  *		reader.c	the worker's end of the process that runs librdkafka
  *		kafka/		that process, a program of its own
  *		record.c	message -> log rows (plain C)
@@ -182,12 +193,14 @@ typedef enum LogqConnState
 
 typedef struct LogqConn
 {
-	PGconn	   *pg;
+	PGconn	   *pg;				/* NULL while names are looked up */
+	struct LogqConnStart *start;	/* ... by this, in connect.c */
 	LogqConnState state;
 	Oid			serverid;
 	Oid			userid;
 	Oid			umid;			/* user mapping, for invalidation */
 	char		name[NAMEDATALEN];	/* of the server, for messages */
+	char		address[256];	/* "": where the server's options lead */
 	bool		reused;			/* had served a request before this one */
 	bool		stale;			/* options changed: close when free */
 	bool		configured;		/* session settings were sent */
@@ -195,11 +208,14 @@ typedef struct LogqConn
 	bool		past_pooler;	/* there is one, but this does not use it */
 	bool		used_external_fd;
 	bool		in_use;
+	bool		counted;		/* among all backends', in connlimit.c */
+	bool		own_place;		/* took a place there when it was handed out */
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
 	int			io_timeout;		/* ms: those who wait give up, 0: never */
+	uint32		probe_events;	/* of a probe: what it waits for */
 	uint32		server_hash;	/* syscache hash values of what it was */
 	uint32		mapping_hash;	/* made from */
 	struct LogqConn *next;
@@ -212,14 +228,35 @@ typedef struct LogqConn
  */
 extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
 /*
- * The same for reads and writes of sessions, of which there may be thousands:
- * to the partition's pooler when it has one.  Nothing of a session must be
- * counted on then: every transaction, or simple query outside of one, may be
- * in another backend than the one before.  Settings that logq_conn_setup_sql
- * brings hold for all of it.
+ * The same, to one of the servers of a partition.  It may be a pooler: nothing
+ * of a session must be counted on then, as every transaction, or simple query
+ * outside of one, may be in another backend than the one before.  Settings
+ * that logq_conn_setup_sql brings hold for one transaction.
  */
-extern LogqConn *logq_conn_acquire_session(Oid serverid, Oid userid,
-										   bool fresh);
+typedef enum LogqAcquire
+{
+	LOGQ_ACQUIRE_POOLED,
+	LOGQ_ACQUIRE_FRESH,
+	LOGQ_ACQUIRE_EXTRA,			/* NULL when there are too many already */
+	LOGQ_ACQUIRE_PROBE			/* fresh, and not counted */
+} LogqAcquire;
+struct LogqServer;
+extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
+										  const struct LogqServer *at,
+										  LogqAcquire how);
+/*
+ * To the primary, over its pooler if it has one, for one of the connections
+ * that were reserved: see admission.h.
+ */
+extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
+											bool fresh);
+/*
+ * The same on a place that was reserved if one is not in use at the moment,
+ * else like logq_conn_acquire: for what a writer does before it writes.
+ */
+extern LogqConn *logq_conn_acquire_beside(Oid serverid, Oid userid);
+/* close one that is idle, if there is any to this server.  Never throws. */
+extern bool logq_conn_close_idle(Oid serverid);
 /*
  * Advance a connecting connection.  True: it is ready.  False: wait for
  * *events on logq_conn_socket().  Errors are reported with ereport, or stored
@@ -227,6 +264,8 @@ extern LogqConn *logq_conn_acquire_session(Oid serverid, Oid userid,
  * LOGQ_CONN_BROKEN).
  */
 extern bool logq_conn_poll(LogqConn *conn, uint32 *events, char **failure);
+/* what to wait on; another one after each logq_conn_poll while connecting */
+extern pgsocket logq_conn_socket(const LogqConn *conn);
 /*
  * Give it back: kept when it is idle, or soon will be (LOGQ_CONN_BUSY: the
  * rest of the answer is thrown away when it comes).  Never throws.
@@ -243,6 +282,8 @@ extern void logq_conn_close(LogqConn *conn);
  * end with it.
  */
 extern const char *logq_conn_setup_sql(LogqConn *conn);
+/* the same for a further transaction of one simple query */
+extern const char *logq_conn_transaction_sql(const LogqConn *conn);
 
 /*
  * For those who may wait (writing, DDL); all honour interrupts and none calls
@@ -250,6 +291,7 @@ extern const char *logq_conn_setup_sql(LogqConn *conn);
  */
 extern void logq_conn_wait_ready(LogqConn *conn);	/* connected and idle */
 extern void logq_conn_send(LogqConn *conn, const char *sql);	/* any SQL */
+extern bool logq_conn_try_send(LogqConn *conn, const char *sql);	/* or false */
 extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
 extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */
 /* the last result of sql (several statements are fine); errors reported */
@@ -259,6 +301,25 @@ extern bool logq_conn_exec_unless_locked(LogqConn *conn, const char *sql);
 /* wait for the socket (or a deadline, 0 for none; false when it passed) */
 extern bool logq_conn_wait(LogqConn *conn, uint32 events,
 						   TimestampTz deadline);
+
+/* What has gone wrong with a partition, palloc'd */
+typedef struct LogqFailure
+{
+	int			sqlstate;
+	bool		lost;			/* the connection */
+	bool		fatal;			/* or it says that it is about to be */
+	char	   *reason;			/* in short, without the partition's name */
+	char	   *message;
+	char	   *detail;			/* NULL: none; so those below */
+	char	   *hint;
+	char	   *context;
+	char	   *sql;
+} LogqFailure;
+
+/* frees res */
+extern LogqFailure *logq_remote_failure(LogqConn *conn, PGresult *res,
+										const char *sql);
+extern void logq_report_failure(int elevel, const LogqFailure *failure);
 
 /*
  * The one place that turns a remote error into a local one.  Names the
@@ -287,14 +348,15 @@ extern const char *logq_server_option(ForeignServer *server,
 extern const char *logq_transaction_settings(bool check_peer);
 /*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
- * with what logq adds (client_encoding, application_name, options, ...).
- * address: "host:port" instead of the server's own, or NULL.  pooled: it is
- * that of a pooler in transaction mode.
+ * with what logq adds (client_encoding, application_name, options, ...).  at:
+ * the server of a partition to connect to, NULL for the one of the options.
  */
 extern void logq_connection_params(ForeignServer *server, UserMapping *user,
-								   const char *address, bool pooled,
+								   const struct LogqServer *at,
 								   const char ***keywords,
 								   const char ***values);
+/* members of a list that is an option's value, without white space */
+extern List *logq_split_option(const char *value);
 /* before and after connecting: the password rules for non-superusers */
 extern void logq_check_conn_params(const char **keywords, const char **values,
 								   UserMapping *user);
@@ -368,6 +430,8 @@ extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
  * partition and it is idle in its transaction, else NULL.
  */
 extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
+/* will it read over that connection?  Never throws. */
+extern bool logq_xact_has_written(Oid serverid, Oid userid);
 /*
  * While a COPY is under way on the connection: marks it, so that an abort
  * ends it first.

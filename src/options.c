@@ -22,7 +22,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "logq.h"
+#include "health.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -270,8 +270,8 @@ is_integer(const char *text, long min, long max)
 }
 
 /* Cut a list at its commas; white space around the members is dropped. */
-static List *
-split_list(const char *value)
+List *
+logq_split_option(const char *value)
 {
 	List	   *result = NIL;
 	const char *p = value;
@@ -338,7 +338,7 @@ check_option_value(const char *option, const char *value)
 
 	if (strcmp(option, "port") == 0)
 	{
-		List	   *ports = split_list(value);
+		List	   *ports = logq_split_option(value);
 		ListCell   *lc;
 
 		/* libpq takes one for each host, an empty one is the default */
@@ -354,7 +354,7 @@ check_option_value(const char *option, const char *value)
 	}
 	else if (strcmp(option, "replicas") == 0)
 	{
-		List	   *members = split_list(value);
+		List	   *members = logq_split_option(value);
 		ListCell   *lc;
 
 		foreach(lc, members)
@@ -362,12 +362,18 @@ check_option_value(const char *option, const char *value)
 			if (!is_host_and_port((const char *) lfirst(lc)))
 				report_invalid_value(option, value,
 									 "Give a list such as 'db1b:5432,db1c:5432'.");
+			if (strlen((const char *) lfirst(lc)) >= LOGQ_ADDRESS_LEN)
+				report_invalid_value(option, value,
+									 "An address may have 255 bytes.");
 		}
+		if (list_length(members) >= LOGQ_MAX_SERVERS)
+			report_invalid_value(option, value,
+								 "There may be 15 replicas.");
 		list_free_deep(members);
 	}
 	else if (strcmp(option, "pooler") == 0)
 	{
-		if (!is_host_and_port(value))
+		if (!is_host_and_port(value) || strlen(value) >= LOGQ_ADDRESS_LEN)
 			report_invalid_value(option, value,
 								 "Give an address such as 'db1:6432'.");
 	}
@@ -472,13 +478,16 @@ logq_transaction_settings(bool check_peer)
 
 /*
  * Append those of the options that are libpq's; returns how many there are.
- * elsewhere: not those that say where the server is.
+ * elsewhere: leave out what leads to the partition's own host.
  */
 static int
 append_libpq_options(List *options, Oid catalog, bool elsewhere,
 					 const char **keywords, const char **values, int n)
 {
-	static const char *const places[] = {"host", "hostaddr", "port"};
+	static const char *const addresses[] = {
+		"host", "hostaddr", "port", "target_session_attrs",
+		"load_balance_hosts"
+	};
 	ListCell   *lc;
 
 	foreach(lc, options)
@@ -487,7 +496,7 @@ append_libpq_options(List *options, Oid catalog, bool elsewhere,
 		const LogqOption *option = find_option(def->defname, catalog);
 
 		if (option != NULL && option->is_libpq &&
-			!(elsewhere && name_in(option->keyword, places)))
+			!(elsewhere && name_in(option->keyword, addresses)))
 		{
 			keywords[n] = option->keyword;
 			values[n] = pstrdup(defGetString(def));
@@ -506,9 +515,10 @@ append_libpq_options(List *options, Oid catalog, bool elsewhere,
  */
 void
 logq_connection_params(ForeignServer *server, UserMapping *user,
-					   const char *address, bool pooled,
+					   const LogqServer *at,
 					   const char ***keywords, const char ***values)
 {
+	bool		elsewhere = at != NULL && at->host != NULL;
 	int			n = 0;
 	int			max;
 
@@ -520,28 +530,23 @@ logq_connection_params(ForeignServer *server, UserMapping *user,
 	*values = (const char **) palloc(max * sizeof(char *));
 
 	n = append_libpq_options(server->options, ForeignServerRelationId,
-							 address != NULL, *keywords, *values, n);
+							 elsewhere, *keywords, *values, n);
 	n = append_libpq_options(user->options, UserMappingRelationId,
-							 address != NULL, *keywords, *values, n);
-
-	if (address != NULL)
+							 false, *keywords, *values, n);
+	if (elsewhere)
 	{
-		const char *colon = strrchr(address, ':');
-		bool		brackets = address[0] == '[';
-
 		(*keywords)[n] = "host";
-		(*values)[n++] = brackets ?
-			pnstrdup(address + 1, colon - address - 2) :
-			pnstrdup(address, colon - address);
+		(*values)[n++] = pstrdup(at->host);
 		(*keywords)[n] = "port";
-		(*values)[n++] = pstrdup(colon + 1);
+		(*values)[n++] = pstrdup(at->port);
 	}
+
 	(*keywords)[n] = "fallback_application_name";
 	(*values)[n++] = "logq";
 	(*keywords)[n] = "client_encoding";
 	(*values)[n++] = GetDatabaseEncodingName();
 	/* a pooler refuses them, or ignores them, which is worse */
-	if (!pooled)
+	if (at == NULL || !at->pooled)
 	{
 		(*keywords)[n] = "options";
 		(*values)[n++] = SESSION_SETTINGS(AS_OPTION);

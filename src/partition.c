@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "health.h"
 #include "maintain.h"
 
 #include "access/table.h"
@@ -404,6 +405,7 @@ typedef struct StatusProbe
 	LogqPartition *part;
 	LogqConn   *conn;
 	uint32		events;
+	TimestampTz answer_by;		/* 0: not asked yet, or it may take its time */
 	char	   *host;
 	char	   *failure;		/* why it has no answer */
 	char	   *rows;
@@ -457,7 +459,7 @@ server_host(ForeignServer *server)
 static void
 advance_probe(StatusProbe *probe)
 {
-	PGconn	   *pg = probe->conn->pg;
+	PGconn	   *pg;
 	PGresult   *res;
 
 	if (probe->conn->state == LOGQ_CONN_CONNECTING)
@@ -471,6 +473,7 @@ advance_probe(StatusProbe *probe)
 			return;
 		}
 	}
+	pg = probe->conn->pg;
 	if (probe->conn->state == LOGQ_CONN_IDLE)
 	{
 		if (!PQsendQuery(pg, STATUS_SQL))
@@ -480,6 +483,10 @@ advance_probe(StatusProbe *probe)
 			return;
 		}
 		probe->conn->state = LOGQ_CONN_BUSY;
+		if (logq_partition_timeout > 0)
+			probe->answer_by =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											logq_partition_timeout);
 	}
 	probe->events = WL_SOCKET_READABLE;
 	if (PQflush(pg) == 1)
@@ -509,6 +516,14 @@ advance_probe(StatusProbe *probe)
 				pchomp(PQerrorMessage(pg));
 		}
 		PQclear(res);
+	}
+	if (probe->answer_by != 0 && GetCurrentTimestamp() >= probe->answer_by)
+	{
+		/* not to be kept */
+		probe->conn->state = LOGQ_CONN_BROKEN;
+		probe->failure = psprintf("did not answer within %d ms",
+								  logq_partition_timeout);
+		probe->done = true;
 	}
 }
 

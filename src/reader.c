@@ -22,11 +22,11 @@
 #include "logq.h"
 
 #include "ingest.h"
+#include "program.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,21 +64,6 @@ static LogqReader *readers = NULL;
 static bool callback_registered = false;
 
 /*
- * Wait for a child that is ending, or that has been killed.
- */
-static void
-wait_for_child(LogqReader *reader, int *status)
-{
-	*status = 0;
-	while (reader->pid > 0 && waitpid(reader->pid, status, 0) < 0)
-	{
-		if (errno != EINTR)
-			break;				/* somebody else has waited for it */
-	}
-	reader->pid = 0;
-}
-
-/*
  * Kill it, and wait for it; never throws.
  */
 void
@@ -98,8 +83,10 @@ logq_reader_stop(LogqReader *reader)
 		}
 	}
 	if (reader->pid > 0)
+	{
 		kill(reader->pid, SIGKILL);
-	wait_for_child(reader, &status);
+		logq_program_wait(reader->pid, &status);
+	}
 	if (reader->sock != PGINVALID_SOCKET)
 		close(reader->sock);
 	if (reader->acquired_fd)
@@ -118,52 +105,6 @@ stop_all(int code, Datum arg)
 }
 
 /*
- * Close all file descriptors from 3 on, most of which are not marked to be
- * closed on exec.  In the child: async-signal-safe.
- */
-static void
-close_others(int max_fd)
-{
-#ifdef SYS_close_range
-	if (syscall(SYS_close_range, 3U, ~0U, 0) == 0)
-		return;
-#endif
-	for (int fd = 3; fd < max_fd; fd++)
-		close(fd);
-}
-
-/*
- * Become the program.  In the child of a fork: only what is async-signal-safe,
- * and no code of PostgreSQL, which thinks that it is still the parent.
- */
-static void
-run_program(int sock, char *path, char **argv, int max_fd)
-{
-	struct sigaction action;
-	sigset_t	none;
-
-	memset(&action, 0, sizeof(action));
-	action.sa_handler = SIG_DFL;
-	sigemptyset(&action.sa_mask);
-	for (int sig = 1; sig < NSIG; sig++)
-		(void) sigaction(sig, &action, NULL);
-	sigemptyset(&none);
-	(void) sigprocmask(SIG_SETMASK, &none, NULL);
-
-	/*
-	 * Signals for the worker are sent to its process group, too: a cancel
-	 * must not end the reader.
-	 */
-	(void) setsid();
-	if (dup2(sock, STDIN_FILENO) < 0 ||
-		dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
-		_exit(127);
-	close_others(max_fd);
-	execv(path, argv);
-	_exit(127);
-}
-
-/*
  * Start the program.  On return, or when this throws, the reader has what
  * logq_reader_stop clears away.
  */
@@ -173,14 +114,10 @@ launch(LogqReader *reader, const char *topic)
 	char		path[MAXPGPATH];
 	char	   *argv[2];
 	int			socks[2];
-	int			max_fd = (int) sysconf(_SC_OPEN_MAX);
-	sigset_t	all;
-	sigset_t	before;
 	pid_t		pid;
 	int			saved_errno;
 
-	snprintf(path, sizeof(path), "%s/%s", pkglib_path, LOGQ_READER_PROGRAM);
-	if (access(path, X_OK) != 0)
+	if (!logq_program_path(LOGQ_READER_PROGRAM, path))
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not find the Kafka reader \"%s\": %m", path),
@@ -210,15 +147,8 @@ launch(LogqReader *reader, const char *topic)
 				 errmsg("could not set up a socket: %m")));
 	}
 
-	/* no handler of ours may run in the child */
-	fflush(NULL);
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	pid = fork();
-	if (pid == 0)
-		run_program(socks[1], path, argv, max_fd > 0 ? max_fd : 1024);
+	pid = logq_program_start(path, argv, socks[1], -1);
 	saved_errno = errno;
-	sigprocmask(SIG_SETMASK, &before, NULL);
 	close(socks[1]);
 	if (pid < 0)
 	{

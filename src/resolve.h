@@ -42,12 +42,19 @@ extern bool logq_resolve_poll(LogqResolve *resolve);
 /*
  * After its end, or to give up at a deadline: *addresses is filled from what
  * was found, or, where that failed, from what was known before however old it
- * is.  False: a name has no address; *failure says why, palloc'd.
+ * is.  Names of a list that have no address are left out, as libpq would go on
+ * with the next one.  False: nothing is left; *failure says why, palloc'd.
  */
 extern bool logq_resolve_result(LogqResolve *resolve, const char *port,
 								LogqAddresses *addresses, char **failure);
 /* end it, whatever it is doing, and free it.  Never throws. */
 extern void logq_resolve_free(LogqResolve *resolve);
+
+/*
+ * Connecting to what was known of the names of a list has failed: they are to
+ * be looked up again soon.
+ */
+extern void logq_resolve_doubt(const char *host);
 
 extern Size logq_resolve_shmem_size(void);
 /* called with AddinShmemInitLock held */

@@ -8,6 +8,11 @@
  * connection that wrote them, which other scans may want as well: then the
  * whole answer is put into a temporary file at once, and read from there.
  *
+ * An unordered scan cannot go on elsewhere behind its last row.  So where there
+ * is an elsewhere, the ids of the rows of the segment at hand are kept (sorted,
+ * on disk when there are many).  Another server is asked for the segment in the
+ * order of ids, and what has been had is left out.
+ *
  * Failure cases: what is not the format that was asked for is an error that
  * names the partition.  The file is closed by the stream, or on abort by its
  * resource owner.
@@ -18,10 +23,15 @@
 
 #include "stream.h"
 
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+
+/* ids of rows that take more memory go into a file */
+#define HAD_MEMORY_KB 1024
 
 /*
  * Report a failed or unexpected result; the stream is over.
@@ -46,13 +56,113 @@ logq_stream_decode_failed(LogqStream *stream)
 					"the data ended within a row")));
 }
 
+/* ---------- rows that an unordered fragment has brought ---------- */
+
 /*
- * A row was decoded: note its key.
+ * Forget them: the fragment has come to its end.
+ */
+void
+logq_had_reset(LogqStream *stream)
+{
+	if (stream->had.sort != NULL)
+		tuplesort_end(stream->had.sort);
+	MemSet(&stream->had, 0, sizeof(LogqHad));
+}
+
+/*
+ * The next one of them, by id.
  */
 static void
+next_had(LogqHad *had)
+{
+	Datum		value;
+	bool		isnull;
+
+	had->more = logq_tuplesort_getdatum(had->sort, &value, &isnull);
+	if (had->more)
+		had->next = DatumGetInt64(value);
+}
+
+/*
+ * The fragment will be asked once more, in the order of ids: get ready to leave
+ * out what it has brought so far.
+ */
+void
+logq_had_sort(LogqStream *stream)
+{
+	LogqHad    *had = &stream->had;
+
+	if (had->sort == NULL)
+		return;
+	if (had->sorted)
+		tuplesort_rescan(had->sort);
+	else
+		tuplesort_performsort(had->sort);
+	had->sorted = true;
+	next_had(had);
+}
+
+/*
+ * An id has come.  False: its row has been handed out already.
+ */
+static bool
+is_new(LogqStream *stream)
+{
+	const LogqField *field = &stream->fields[stream->request->id_field];
+	LogqHad    *had = &stream->had;
+	int64		id;
+
+	if (field->len != 8)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("partition \"%s\" sent a row without a key",
+						stream->part->name)));
+	id = logq_decode_int64(field->data);
+	if (had->sorted)
+	{
+		if (had->any && id <= had->last)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("partition \"%s\" sent rows out of order",
+							stream->part->name)));
+		had->any = true;
+		had->last = id;
+		while (had->more && had->next < id)
+			next_had(had);
+		return !had->more || had->next != id;
+	}
+	if (had->sort == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stream->cxt);
+
+		had->sort = tuplesort_begin_datum(INT8OID, Int8LessOperator,
+										  InvalidOid, false, HAD_MEMORY_KB,
+										  NULL, TUPLESORT_RANDOMACCESS);
+		MemoryContextSwitchTo(old);
+	}
+	tuplesort_putdatum(had->sort, Int64GetDatum(id), false);
+	had->count++;
+	return true;
+}
+
+/* ---------- rows ---------- */
+
+/*
+ * A row was decoded: note its key.  False: it was handed out before.
+ */
+static bool
 row_arrived(LogqStream *stream)
 {
 	const LogqRequest *request = stream->request;
+
+	if (stream->tracked && !is_new(stream))
+		return false;
+	/* there is progress: whoever has failed may be asked again */
+	if (stream->tried != 0)
+	{
+		stream->tried = stream->behind = 0;
+		stream->renewed = false;
+	}
 
 	if (stream->scan_rows++ == 0 && stream->first_row_ms < 0)
 	{
@@ -95,6 +205,7 @@ row_arrived(LogqStream *stream)
 		stream->has_key = true;
 	}
 	stream->has_row = true;
+	return true;
 }
 
 /*
@@ -115,19 +226,22 @@ logq_stream_keep_cut_row(LogqDecoder *decoder)
 bool
 logq_stream_decode_row(LogqStream *stream)
 {
-	switch (logq_decode_next(&stream->decoder, stream->fields))
+	for (;;)
 	{
-		case LOGQ_DECODE_ROW:
-			row_arrived(stream);
-			return true;
-		case LOGQ_DECODE_ERROR:
-			logq_stream_decode_failed(stream);
-			break;
-		case LOGQ_DECODE_MORE:
-		case LOGQ_DECODE_END:
-			break;
+		switch (logq_decode_next(&stream->decoder, stream->fields))
+		{
+			case LOGQ_DECODE_ROW:
+				if (row_arrived(stream))
+					return true;
+				break;
+			case LOGQ_DECODE_ERROR:
+				logq_stream_decode_failed(stream);
+				return false;	/* not reached */
+			case LOGQ_DECODE_MORE:
+			case LOGQ_DECODE_END:
+				return false;
+		}
 	}
-	return false;
 }
 
 /* ---------- the file ---------- */
@@ -164,7 +278,8 @@ logq_spool_request(LogqStream *stream)
 		appendStringInfoString(&sql, "COPY (");
 		logq_fragment_sql(&sql, stream->request,
 						  quote_identifier(stream->fragments[i].name),
-						  stream->where, NULL, stream->request->bound);
+						  stream->where, NULL, false,
+						  stream->request->bound);
 		appendStringInfoString(&sql, ") TO STDOUT (FORMAT binary); ");
 	}
 	stream->sql = sql.data;

@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "scan.h"
 
 #include <math.h>
@@ -38,6 +39,8 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "query.h"
 
 static void begin_scan(CustomScanState *node, EState *estate, int eflags);
 static TupleTableSlot *exec_scan(CustomScanState *node);
@@ -82,6 +85,7 @@ release_scan(void *arg)
 	LogqScanState *state = arg;
 	int			i;
 
+	logq_query_end(state, true);
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_abandon(&state->streams[i]);
 	state->nstreams = 0;
@@ -89,6 +93,11 @@ release_scan(void *arg)
 	{
 		FreeWaitEventSet(state->wait_set);
 		state->wait_set = NULL;
+	}
+	if (state->admitted)
+	{
+		state->admitted = false;
+		logq_leave_query();
 	}
 }
 
@@ -141,6 +150,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	MemoryContextRegisterResetCallback(state->scan_cxt, callback);
 
 	logq_rel_map(node->ss.ss_currentRelation, &state->map);
+	logq_reserve_begin_scan(state);
 
 	state->plan_user = (Oid) intVal(list_nth(private, LOGQ_PLAN_USER));
 	state->userid = OidIsValid(state->plan_user) ? state->plan_user :
@@ -328,6 +338,20 @@ logq_scan_where(LogqScanState *state, LogqPartition *part, bool values)
 }
 
 /*
+ * Could an unordered scan have to go on elsewhere?  Then ids must travel.
+ */
+static bool
+needs_ids(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, logq_partitions())
+		if (((LogqPartition *) lfirst(lc))->has_replicas)
+			return true;
+	return false;
+}
+
+/*
  * Set up what is asked of every fragment.
  */
 static void
@@ -353,6 +377,11 @@ build_request(LogqScanState *state)
 			request->ts_field = i;
 		else if (state->columns[i] == LOGQ_COL_ID)
 			request->id_field = i;
+	}
+	if (state->order == 0 && request->id_field < 0 && needs_ids())
+	{
+		appendStringInfo(&buf, "%sid", state->ncolumns > 0 ? ", " : "");
+		request->id_field = request->nfields++;
 	}
 	request->select_list = buf.data;
 }
@@ -521,12 +550,13 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		state->bounded = palloc0((n + 1) * sizeof(bool));
 		state->live = palloc0((n + 1) * sizeof(bool));
 		state->waiting = palloc0((n + 1) * sizeof(bool));
-		state->wait_slots = palloc0((n + 1) * sizeof(LogqWaitSlot));
+		state->wait_slots = palloc0((2 * n + 1) * sizeof(LogqWaitSlot));
 		for (i = 0; i < n; i++)
 		{
 			logq_stream_init(&state->streams[i], list_nth(parts, i),
 							 state->userid);
 			state->wait_slots[i].pos = -1;
+			state->wait_slots[n + i].pos = -1;
 		}
 		state->nstreams = n;
 		MemoryContextSwitchTo(state->run_cxt);
@@ -567,6 +597,7 @@ plan_stream(LogqStream *stream, void *arg)
 		stream->fragments[i].upper = seg->upper;
 		stream->fragments[i].rows = i < pruned->nexpected ?
 			pruned->expected[i] : seg->rows;
+		stream->fragments[i].size = seg->rows;
 		stream->fragments[i].name = MemoryContextStrdup(stream->cxt,
 														seg->name);
 	}
@@ -580,10 +611,17 @@ start_run(LogqScanState *state)
 {
 	int			i;
 
+	if (!state->admitted)
+	{
+		state->queue_ms += logq_admit_query();
+		state->admitted = true;
+	}
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
 
 	(void) logq_scan_plan_partitions(state, false);
+	state->queue_ms += logq_reserve_start_run(state);
+	logq_query_begin(state, state->queue_ms);
 
 	for (i = 0; i < state->nstreams; i++)
 	{
@@ -689,6 +727,8 @@ scan_next(ScanState *node)
 	stream = &state->streams[index];
 	if (state->request.remaining > 0)
 		state->request.remaining--;
+	if (state->rows_out++ == 0)
+		logq_query_first_row(state);
 
 	old = MemoryContextSwitchTo(state->row_cxt);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
@@ -772,6 +812,7 @@ end_scan(CustomScanState *node)
 	ExecClearTuple(node->ss.ss_ScanTupleSlot);
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
+	logq_query_end(state, false);
 	if (state->scan_cxt != NULL)
 		MemoryContextReset(state->scan_cxt);
 }

@@ -10,6 +10,7 @@
 
 #include "logq.h"
 
+#include "lib/ilist.h"
 #include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 #include "nodes/extensible.h"
@@ -239,7 +240,7 @@ typedef struct LogqScanState
 	WaitEventSet *wait_set;
 	int			wait_size;
 	bool	   *waiting;		/* by stream */
-	LogqWaitSlot *wait_slots;	/* by stream */
+	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests */
 
 	MemoryContext scan_cxt;		/* the life of the node */
 	MemoryContext run_cxt;		/* one run: reset at each rescan */
@@ -247,7 +248,17 @@ typedef struct LogqScanState
 	FmgrInfo	jsonb_recv;
 	Oid			jsonb_ioparam;
 	int64		runs;
+
+	struct LogqQuery *query;	/* that this is part of, NULL: not begun */
+	dlist_node	query_node;
+	int64		rows_out;
+	/* see admission.h */
+	bool		admitted;		/* has a place among the queries */
+	double		queue_ms;		/* time waited for places */
+	struct LogqQueryPlaces *query_places;	/* for connections; may be NULL */
 } LogqScanState;
+
+typedef struct LogqQuery LogqQuery;
 
 extern const CustomScanMethods logq_scan_methods;
 extern Node *logq_create_scan_state(CustomScan *cscan);

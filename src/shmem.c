@@ -25,8 +25,10 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "ingest.h"
 #include "maintain.h"
+#include "resolve.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -38,6 +40,8 @@
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+
+#include "health.h"
 
 PG_FUNCTION_INFO_V1(logq_catalog_status);
 
@@ -93,7 +97,11 @@ shmem_request(void)
 									hash_estimate_size(MAX_ENTRIES,
 													   sizeof(Entry))));
 	RequestAddinShmemSpace(logq_ingest_shmem_size());
-	RequestNamedLWLockTranche("logq", 2);
+	RequestAddinShmemSpace(logq_health_shmem_size());
+	RequestAddinShmemSpace(logq_resolve_shmem_size());
+	RequestAddinShmemSpace(logq_admission_shmem_size());
+	RequestAddinShmemSpace(logq_connlimit_shmem_size());
+	RequestNamedLWLockTranche("logq", 5);
 }
 
 static void
@@ -115,6 +123,10 @@ shmem_startup(void)
 							&ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	lock = &GetNamedLWLockTranche("logq")->lock;
 	logq_ingest_shmem_startup();
+	logq_health_shmem_startup(&GetNamedLWLockTranche("logq")[2].lock);
+	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
+	logq_admission_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
+	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -351,7 +351,7 @@ is_ready(LogqSink *sink)
 {
 	struct pollfd pfd;
 
-	pfd.fd = PQsocket(sink->conn->pg);
+	pfd.fd = logq_conn_socket(sink->conn);
 	pfd.events = POLLIN |
 		((sink->events & WL_SOCKET_WRITEABLE) != 0 ? POLLOUT : 0);
 	pfd.revents = 0;

@@ -8,11 +8,12 @@
  * has come.  The scan does all the waiting.
  *
  *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING
- *								 ^					|
- *								 +------ HELD <-----+-----> DONE
+ *					^			 ^					|
+ *				 BACKOFF		 +------ HELD <-----+-----> DONE
  *
  * A lazy stream stops in IDLE and in HELD until the scan releases it: the
- * merge may come to its end without what it would ask for.
+ * merge may come to its end without what it would ask for.  From anywhere else
+ * a failure leads back to CONNECTING, with another server: see failover.c.
  *
  * A request is one simple query with several statements: the partition's
  * catalog version, then a binary COPY for each of a batch of segments, in one
@@ -47,9 +48,9 @@
  * as well.  Then the whole answer is at once put into a temporary file
  * (SPOOLED) and the connection is free again.
  *
- * Failure cases: a connection from the pool that turns out dead before
- * anything was answered is replaced once.  All else is an error that names
- * the partition; the scan's memory context callback then calls
+ * Failure cases: what may go better on another server, or over another
+ * connection, goes through logq_stream_failed().  All else is an error that
+ * names the partition; the scan's memory context callback then calls
  * logq_stream_abandon.
  *
  *-------------------------------------------------------------------------
@@ -74,6 +75,7 @@
 #define MAX_RELOADS 10
 
 static void open_request(LogqStream *stream);
+static void send_request(LogqStream *stream);
 
 /*
  * Set up a stream for the life of a scan node.
@@ -110,13 +112,28 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->batch_start = stream->batch_end = stream->batch_done = 0;
 	stream->batch_size = 0;
 	stream->resume = false;
+	stream->in_fragment = false;
+	stream->copies = NULL;
+	stream->servers = NULL;
+	stream->tried = stream->behind = 0;
+	stream->nfailures = 0;
+	stream->renewed = false;
+	stream->answered = false;
+	stream->waiting_since = 0;
+	stream->hedge_at = 0;
+	stream->hedge.sql = NULL;
+	stream->behind_until = 0;
+	stream->wake_at = 0;
+	stream->seen.lsn = 0;
+	stream->seen.xid = 0;
+	stream->tracked = false;
+	stream->missing = NULL;
 	stream->sql = NULL;
 	stream->spool_buf = NULL;
 	stream->spool_buf_size = 0;
 	stream->confirmed = false;
 	stream->stale = false;
 	stream->reloads = 0;
-	stream->retried = false;
 	stream->has_row = false;
 	stream->has_key = false;
 	stream->released = false;
@@ -148,8 +165,8 @@ free_message(LogqStream *stream)
 /*
  * Let go of the connection.
  */
-static void
-drop_connection(LogqStream *stream, bool keep)
+void
+logq_stream_drop_connection(LogqStream *stream, bool keep)
 {
 	free_message(stream);
 	if (stream->conn != NULL && !stream->borrowed)
@@ -171,8 +188,10 @@ drop_connection(LogqStream *stream, bool keep)
 void
 logq_stream_abandon(LogqStream *stream)
 {
+	logq_stream_end_hedge(stream);
 	if (stream->conn != NULL)
-		drop_connection(stream, stream->conn->state == LOGQ_CONN_IDLE);
+		logq_stream_drop_connection(stream,
+									stream->conn->state == LOGQ_CONN_IDLE);
 	logq_decode_free(&stream->decoder);
 	stream->state = LOGQ_STREAM_DONE;
 }
@@ -203,6 +222,7 @@ void
 logq_stream_finish(LogqStream *stream)
 {
 	free_message(stream);
+	logq_stream_end_hedge(stream);
 	if (stream->conn != NULL)
 	{
 		bool		keep = stream->conn->state == LOGQ_CONN_IDLE;
@@ -216,7 +236,7 @@ logq_stream_finish(LogqStream *stream)
 				(stream->conn->state == LOGQ_CONN_BUSY &&
 				 little_is_left(stream));
 		}
-		drop_connection(stream, keep);
+		logq_stream_drop_connection(stream, keep);
 	}
 	if (stream->load != NULL)
 	{
@@ -228,20 +248,25 @@ logq_stream_finish(LogqStream *stream)
 		BufFileClose(stream->spool);
 		stream->spool = NULL;
 	}
+	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);
+	/* these are of the run that is over */
+	stream->servers = NULL;
+	stream->missing = NULL;
 	stream->has_row = false;
 	stream->state = LOGQ_STREAM_DONE;
 }
 
 /*
- * Read a version from a result; frees it.
+ * Read a version from a result, and where the primary's WAL is if that was
+ * asked for, too; frees it.
  */
 static int64
 result_version(LogqStream *stream, PGresult *res)
 {
 	int64		version;
 
-	if (PQntuples(res) != 1 || PQnfields(res) != 1 ||
+	if (PQntuples(res) != 1 || PQnfields(res) > LOGQ_VERSION_LSN_COLUMNS ||
 		PQgetisnull(res, 0, 0))
 	{
 		PQclear(res);
@@ -251,15 +276,23 @@ result_version(LogqStream *stream, PGresult *res)
 						stream->part->name)));
 	}
 	version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+	if (PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS &&
+		!PQgetisnull(res, 0, 1))
+	{
+		stream->seen.lsn = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+		stream->seen.xid = strtoll(PQgetvalue(res, 0, 2), NULL, 10);
+		logq_health_wal(stream->servers, stream->seen.lsn, stream->asked_at);
+	}
 	PQclear(res);
 	return version;
 }
 
 /*
- * Get hold of a connection.
+ * Begin, or begin again: with the transaction's own connection if it has
+ * written to the partition, else with one to any of its servers.
  */
 static void
-open_connection(LogqStream *stream, bool fresh)
+open_connection(LogqStream *stream)
 {
 	LogqConn   *conn;
 
@@ -284,12 +317,10 @@ open_connection(LogqStream *stream, bool fresh)
 		stream->generation++;
 		return;
 	}
-
-	stream->conn = logq_conn_acquire_session(stream->part->serverid,
-											 stream->userid, fresh);
-	stream->generation++;
-	stream->ready_events = 0;
-	stream->state = LOGQ_STREAM_CONNECTING;
+	if (logq_stream_prepare(stream))
+		logq_stream_connect(stream);
+	else
+		stream->state = LOGQ_STREAM_DONE;
 }
 
 /*
@@ -313,25 +344,26 @@ catalog_moved(LogqStream *stream)
 }
 
 /*
- * Send the next request over an idle connection: the catalog when it is not
- * known or known to be outdated, else a batch of fragments.
+ * Choose what the next request asks for: the catalog when it is not known or
+ * known to be outdated, else a batch of fragments.  False: there is nothing
+ * left to be asked.
  */
-static void
-open_request(LogqStream *stream)
+bool
+logq_stream_prepare(LogqStream *stream)
 {
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
-	char	   *sql;
 
 	stream->stale = false;
 	stream->skipped_bytes = 0;
+	if (stream->copies != NULL)
+		pfree(stream->copies);
+	stream->copies = NULL;
 
 	if (stream->load != NULL ||
 		(!stream->confirmed && !stream->part->loaded))
 	{
 		if (stream->load == NULL)
 			stream->load = logq_catalog_load_begin(stream->part);
-		sql = psprintf("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; %s; COMMIT",
-					   logq_catalog_sql());
 	}
 	else
 	{
@@ -342,20 +374,120 @@ open_request(LogqStream *stream)
 			logq_plan_fragments(stream);
 		if (stream->confirmed && stream->batch_end >= stream->nfragments)
 		{
-			stream->state = LOGQ_STREAM_DONE;
 			MemoryContextSwitchTo(old);
-			return;
+			return false;
 		}
-		sql = logq_batch_request(stream);
+		stream->copies = logq_batch_copies(stream);
 	}
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/*
+ * The request as it goes to a server of the partition.
+ */
+char *
+logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
+{
+	bool		replica = stream->servers->servers[server].replica;
+	bool		has_replicas = stream->servers->n > 1;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (replica)
+	{
+		appendStringInfoString(&buf, logq_replica_sql());
+		/* those ahead of all that ended with its transaction */
+		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
+	}
+	appendStringInfoString(&buf,
+						   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
+	if (stream->load != NULL)
+		appendStringInfo(&buf, "%s; ", logq_catalog_sql());
+	else
+	{
+		/* should it be lost, a replica must have what it has shown */
+		if (has_replicas && !replica &&
+			(!stream->confirmed || stream->seen.lsn == 0))
+			appendStringInfoString(&buf,
+								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
+								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+		else if (!stream->confirmed || replica)
+			appendStringInfoString(&buf,
+								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+		appendStringInfoString(&buf, stream->copies);
+	}
+	appendStringInfoString(&buf, "COMMIT");
+	return buf.data;
+}
+
+/*
+ * What was asked for will not come, or not from there: what has not been done
+ * yet is to be asked again.
+ */
+void
+logq_stream_rewind(LogqStream *stream)
+{
+	free_message(stream);
+	logq_decode_free(&stream->decoder);
+	if (stream->load != NULL)
+	{
+		/* none of it is in force yet */
+		logq_catalog_load_abort(stream->load);
+		stream->load = logq_catalog_load_begin(stream->part);
+		return;
+	}
+	if (stream->in_fragment && stream->fragment_rows > 0)
+	{
+		stream->resume = true;
+		logq_had_sort(stream);
+	}
+	else if (stream->batch_done > 0)
+		stream->resume = false;
+	else if (stream->resume)
+		logq_had_sort(stream);
+	stream->in_fragment = false;
+	stream->batch_start += stream->batch_done;
+	stream->batch_end = stream->batch_start;
+	stream->batch_done = 0;
+}
+
+/*
+ * Send the request that was prepared over the connection, which is idle.
+ */
+static void
+send_request(LogqStream *stream)
+{
+	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
+
 	if (stream->sql != NULL)
 		pfree(stream->sql);
-	stream->sql = sql;
+	stream->sql = logq_stream_sql(stream, stream->server,
+								  stream->conn);
+	MemoryContextSwitchTo(old);
+
 	stream->asked_at = GetCurrentTimestamp();
-	logq_conn_send(stream->conn, sql);
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
-	MemoryContextSwitchTo(old);
+	logq_stream_sent(stream);
+	if (!logq_conn_try_send(stream->conn, stream->sql))
+		logq_stream_lost(stream, NULL);
+}
+
+/*
+ * Send the next request over an idle connection.
+ */
+static void
+open_request(LogqStream *stream)
+{
+	if (logq_stream_prepare(stream))
+	{
+		stream->fresh = false;
+		stream->attempt_at = GetCurrentTimestamp();
+		send_request(stream);
+	}
+	else
+		stream->state = LOGQ_STREAM_DONE;
 }
 
 /*
@@ -371,7 +503,8 @@ request_ended(LogqStream *stream)
 
 		stream->load = NULL;
 		logq_catalog_load_end(load, stream->new_version);
-		logq_catalog_confirm(stream->part, stream->asked_at);
+		if (stream->server == 0)
+			logq_catalog_confirm(stream->part, stream->asked_at);
 		stream->confirmed = true;
 		if (!dropped)
 		{
@@ -414,12 +547,15 @@ request_ended(LogqStream *stream)
 
 /*
  * The partition has answered with an error.  What can be mended is: a segment
- * that has gone, an answer that was to be skipped anyway.
+ * that has gone, an answer that was to be skipped anyway, a server's trouble
+ * that others need not have.
  */
 static void
 request_failed(LogqStream *stream, PGresult *res)
 {
 	const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	MemoryContext old;
+	LogqFailure *failure;
 
 	if (PQstatus(stream->conn->pg) == CONNECTION_OK &&
 		stream->load == NULL && stream->reloads < MAX_RELOADS &&
@@ -428,7 +564,7 @@ request_failed(LogqStream *stream, PGresult *res)
 	{
 		PQclear(res);
 		/* the failed transaction must be ended before the next request */
-		drop_connection(stream, false);
+		logq_stream_drop_connection(stream, false);
 		if (stream->stale)
 			catalog_moved(stream);
 		else
@@ -436,7 +572,7 @@ request_failed(LogqStream *stream, PGresult *res)
 			stream->reloads++;
 			stream->load = logq_catalog_load_begin(stream->part);
 		}
-		open_connection(stream, false);
+		open_connection(stream);
 		return;
 	}
 
@@ -454,34 +590,42 @@ request_failed(LogqStream *stream, PGresult *res)
 				 errhint("Run SELECT logq.add_partition(%s) to create it.",
 						 quote_literal_cstr(stream->part->name))));
 	}
-	logq_stream_error(stream, res);
+
+	old = MemoryContextSwitchTo(stream->cxt);
+	failure = logq_remote_failure(stream->conn, res, stream->sql);
+	MemoryContextSwitchTo(old);
+	if (!logq_failure_may_pass(failure))
+		logq_report_failure(ERROR, failure);
+	logq_stream_failed(stream, failure, LOGQ_FAULT_REFUSED);
 }
 
 /*
- * A connection of the pool was dead after all, or says goodbye: take a new
- * one, once.
+ * The version of the catalog has come.  False: the stream has gone elsewhere.
  */
 static bool
-retry_lost_connection(LogqStream *stream, const PGresult *res)
+take_version(LogqStream *stream, PGresult *res)
 {
-	const char *severity =
-		PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+	bool		replica = stream->servers->servers[stream->server].replica;
+	int64		known = stream->load != NULL ? stream->part->version :
+		stream->plan_version;
 
-	if (stream->retried || stream->scan_rows > 0 || !stream->conn->reused ||
-		(PQstatus(stream->conn->pg) == CONNECTION_OK &&
-		 (severity == NULL || strcmp(severity, "FATAL") != 0)))
-		return false;
-	stream->retried = true;
-	if (stream->load != NULL)
+	stream->new_version = result_version(stream, res);
+	/* one that is no replica any more has what there is */
+	if (replica && !stream->promoted && stream->new_version < known)
 	{
-		logq_catalog_load_abort(stream->load);
-		stream->load = NULL;
+		logq_stream_catalog_behind(stream);
+		return false;
 	}
-	/* no row was handed out: begin again */
-	stream->confirmed = false;
-	stream->reloads = 0;
-	drop_connection(stream, false);
-	open_connection(stream, true);
+	if (stream->load != NULL || stream->confirmed)
+		return true;
+	if (stream->new_version == stream->plan_version)
+	{
+		stream->confirmed = true;
+		if (!replica && stream->new_version == stream->part->version)
+			logq_catalog_confirm(stream->part, stream->asked_at);
+	}
+	else
+		stream->stale = true;
 	return true;
 }
 
@@ -501,8 +645,7 @@ take_result(LogqStream *stream)
 	{
 		if (PQstatus(pg) != CONNECTION_OK)
 		{
-			if (!retry_lost_connection(stream, NULL))
-				logq_stream_error(stream, NULL);
+			logq_stream_lost(stream, NULL);
 			return true;
 		}
 		stream->conn->state = LOGQ_CONN_IDLE;
@@ -510,6 +653,8 @@ take_result(LogqStream *stream)
 		return true;
 	}
 
+	if (!stream->answered && PQresultStatus(res) != PGRES_FATAL_ERROR)
+		logq_stream_answered(stream);
 	switch (PQresultStatus(res))
 	{
 		case PGRES_COMMAND_OK:
@@ -521,6 +666,8 @@ take_result(LogqStream *stream)
 				if (!stream->stale)
 				{
 					stream->batch_done++;
+					stream->in_fragment = false;
+					logq_had_reset(stream);
 					/* a clean end has had its trailer */
 					if (!stream->decoder.ended)
 						logq_stream_decode_failed(stream);
@@ -530,28 +677,21 @@ take_result(LogqStream *stream)
 				PQclear(res);
 			break;
 		case PGRES_TUPLES_OK:
-			stream->new_version = result_version(stream, res);
-			if (stream->load == NULL)
-			{
-				if (stream->new_version == stream->plan_version)
-				{
-					stream->confirmed = true;
-					if (stream->new_version == stream->part->version)
-						logq_catalog_confirm(stream->part, stream->asked_at);
-				}
-				else
-					stream->stale = true;
-			}
+			if (PQnfields(res) == LOGQ_REPLICA_COLUMNS)
+				(void) logq_stream_check_replica(stream, res);
+			else
+				(void) take_version(stream, res);
 			break;
 		case PGRES_COPY_OUT:
 			PQclear(res);
 			logq_decode_start(&stream->decoder, stream->request->nfields);
 			stream->fragment_rows = 0;
+			stream->in_fragment = stream->load == NULL && !stream->stale;
 			stream->state = LOGQ_STREAM_COPYING;
 			break;
 		default:
-			if (retry_lost_connection(stream, res))
-				PQclear(res);
+			if (PQstatus(pg) != CONNECTION_OK)
+				logq_stream_lost(stream, res);
 			else
 				request_failed(stream, res);
 			break;
@@ -592,9 +732,9 @@ take_message(LogqStream *stream)
 		stream->skipped_bytes += len;
 		if (stream->skipped_bytes > MAX_SKIPPED_BYTES)
 		{
-			drop_connection(stream, false);
+			logq_stream_drop_connection(stream, false);
 			catalog_moved(stream);
-			open_connection(stream, false);
+			open_connection(stream);
 		}
 	}
 	else if (!logq_decode_feed(&stream->decoder, message, len))
@@ -606,11 +746,13 @@ take_message(LogqStream *stream)
  * Go on until there is a row, the end, or something to wait for.  The row
  * before this one is gone.
  */
-LogqStreamResult
-logq_stream_advance(LogqStream *stream)
+static LogqStreamResult
+advance(LogqStream *stream)
 {
 	bool		consumed = false;
 
+	if (stream->ready_events & WL_SOCKET_READABLE)
+		stream->progress_at = GetCurrentTimestamp();
 	stream->has_row = false;
 	for (;;)
 	{
@@ -619,7 +761,7 @@ logq_stream_advance(LogqStream *stream)
 			case LOGQ_STREAM_IDLE:
 				if (stream->request->lazy && !stream->released)
 					return LOGQ_STREAM_PAUSED;
-				open_connection(stream, false);
+				open_connection(stream);
 				break;
 
 			case LOGQ_STREAM_HELD:
@@ -628,17 +770,32 @@ logq_stream_advance(LogqStream *stream)
 				open_request(stream);
 				break;
 
+			case LOGQ_STREAM_BACKOFF:
+				if (GetCurrentTimestamp() < stream->retry_at)
+				{
+					stream->wake_at = stream->retry_at;
+					return LOGQ_STREAM_WAIT;
+				}
+				logq_stream_connect(stream);
+				break;
+
 			case LOGQ_STREAM_CONNECTING:
 				{
 					uint32		events = stream->ready_events;
+					char	   *failure = NULL;
 
-					if (!logq_conn_poll(stream->conn, &events, NULL))
+					stream->ready_events = 0;
+					if (logq_conn_poll(stream->conn, &events, &failure))
+						send_request(stream);
+					else if (failure != NULL)
+						logq_stream_connect_failed(stream, failure);
+					else
 					{
-						stream->ready_events = 0;
 						stream->wait_events = events;
-						return LOGQ_STREAM_WAIT;
+						if (!logq_stream_before_wait(stream))
+							return LOGQ_STREAM_WAIT;
 					}
-					open_request(stream);
+					consumed = false;
 					break;
 				}
 
@@ -653,13 +810,14 @@ logq_stream_advance(LogqStream *stream)
 					}
 					if (rc < 0 || PQconsumeInput(stream->conn->pg) == 0)
 					{
-						if (!retry_lost_connection(stream, NULL))
-							logq_stream_error(stream, NULL);
+						logq_stream_lost(stream, NULL);
 						break;
 					}
 					stream->wait_events = WL_SOCKET_READABLE |
 						WL_SOCKET_WRITEABLE;
-					return LOGQ_STREAM_WAIT;
+					if (!logq_stream_before_wait(stream))
+						return LOGQ_STREAM_WAIT;
+					break;
 				}
 
 			case LOGQ_STREAM_RESULTS:
@@ -684,7 +842,7 @@ logq_stream_advance(LogqStream *stream)
 
 			case LOGQ_STREAM_DONE:
 				if (stream->conn != NULL)
-					drop_connection(stream, true);
+					logq_stream_drop_connection(stream, true);
 				return LOGQ_STREAM_END;
 		}
 		continue;
@@ -694,13 +852,27 @@ need_input:
 		if (consumed)
 		{
 			stream->wait_events = WL_SOCKET_READABLE;
-			return LOGQ_STREAM_WAIT;
+			if (!logq_stream_before_wait(stream))
+				return LOGQ_STREAM_WAIT;
+			consumed = false;
+			continue;
 		}
 		if (PQconsumeInput(stream->conn->pg) == 0)
-		{
-			if (!retry_lost_connection(stream, NULL))
-				logq_stream_error(stream, NULL);
-		}
+			logq_stream_lost(stream, NULL);
 		consumed = true;
 	}
+}
+
+/*
+ * The same, with an eye on the time that somebody waits.
+ */
+LogqStreamResult
+logq_stream_advance(LogqStream *stream)
+{
+	LogqStreamResult result = advance(stream);
+
+	stream->ready_events = 0;
+	if (result != LOGQ_STREAM_WAIT)
+		stream->waiting_since = 0;
+	return result;
 }

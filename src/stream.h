@@ -8,10 +8,11 @@
 #ifndef LOGQ_STREAM_H
 #define LOGQ_STREAM_H
 
-#include "catalog.h"
+#include "health.h"
 
 #include "portability/instr_time.h"
 #include "storage/buffile.h"
+#include "utils/tuplesort.h"
 
 #include "decode.h"
 
@@ -21,6 +22,7 @@ typedef struct LogqFragment
 	TimestampTz lower;
 	TimestampTz upper;
 	double		rows;			/* estimate of those that match, -1: none */
+	double		size;			/* rows that it has, an estimate, -1: none */
 	char	   *name;
 } LogqFragment;
 
@@ -33,6 +35,7 @@ typedef enum LogqStreamState
 	LOGQ_STREAM_COPYING,		/* rows are coming */
 	LOGQ_STREAM_SPOOLED,		/* rows are in a file of ours */
 	LOGQ_STREAM_HELD,			/* there is more to ask for, when needed */
+	LOGQ_STREAM_BACKOFF,		/* no server can be asked just now */
 	LOGQ_STREAM_DONE
 } LogqStreamState;
 
@@ -50,7 +53,7 @@ typedef struct LogqRequest
 	const char *select_list;	/* SQL, may be empty */
 	int			nfields;
 	int			ts_field;		/* position of ts, -1 when not ordered */
-	int			id_field;
+	int			id_field;		/* of id, -1 when nobody needs it */
 	bool		ordered;
 	bool		descending;
 	bool		lazy;			/* ask only when released */
@@ -63,6 +66,41 @@ typedef struct LogqRequest
 	int64		last_ts;
 	int64		last_id;
 } LogqRequest;
+
+/* A second request to another server, as long as the first has no answer */
+typedef enum LogqHedgeState
+{
+	LOGQ_HEDGE_CONNECTING,
+	LOGQ_HEDGE_SENDING,
+	LOGQ_HEDGE_WAITING
+} LogqHedgeState;
+
+typedef struct LogqHedge
+{
+	LogqConn   *conn;			/* NULL: there is none */
+	int			server;
+	LogqHedgeState state;
+	bool		fresh;			/* the connection was made for it */
+	char	   *sql;
+	TimestampTz started_at;
+	TimestampTz sent_at;
+	unsigned	generation;		/* raised whenever conn changes */
+	uint32		wait_events;
+	uint32		ready_events;
+} LogqHedge;
+
+/* Ids of the rows that an unordered fragment has brought, in case it must be
+ * asked again elsewhere */
+typedef struct LogqHad
+{
+	Tuplesortstate *sort;		/* NULL: there are none */
+	bool		sorted;			/* being read: rows come by id now */
+	bool		more;			/* next is one of them */
+	int64		next;
+	int64		count;
+	bool		any;			/* a row has come by id, the last one's is: */
+	int64		last;
+} LogqHad;
 
 typedef struct LogqStream LogqStream;
 
@@ -102,6 +140,34 @@ struct LogqStream
 	int64		share;			/* rows to ask for first, 0: all */
 	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
+	bool		in_fragment;	/* rows of one are coming */
+	char	   *copies;			/* SQL of the batch, NULL: none is chosen */
+
+	/* the servers of the partition; failover.c */
+	LogqServers *servers;		/* NULL: not looked up in this run */
+	int			server;			/* that conn leads to */
+	uint32		tried;			/* those that have failed since progress */
+	uint32		behind;			/* of these, those that only lack something */
+	LogqFailure *failures[LOGQ_MAX_SERVERS];	/* why each failed last */
+	int			nfailures;		/* in this run */
+	bool		renewed;		/* a lost connection was made anew, since
+								 * progress */
+	bool		fresh;			/* conn was made for this request */
+	bool		answered;		/* the request has had a result */
+	bool		promoted;		/* the replica is none any more */
+	TimestampTz attempt_at;		/* when this server's turn began */
+	TimestampTz sent_at;		/* 0: not sent yet */
+	TimestampTz progress_at;	/* when something last came */
+	TimestampTz waiting_since;	/* 0: nobody waits */
+	TimestampTz hedge_at;		/* 0: no second request */
+	TimestampTz retry_at;		/* in BACKOFF */
+	TimestampTz behind_until;	/* waiting for replicas has an end */
+	TimestampTz wake_at;		/* who waits is to come back by then, 0: - */
+	LogqPosition seen;			/* the primary had this when it answered */
+	LogqHedge	hedge;
+	bool		tracked;		/* ids of rows are kept in: */
+	LogqHad		had;
+	LogqFailure *missing;		/* why there is no (further) answer */
 
 	char	   *sql;			/* the last request, for errors */
 	LogqCatalogLoad *load;		/* while the catalog is being read */
@@ -114,7 +180,6 @@ struct LogqStream
 	int			reloads;
 	int64		new_version;
 	int64		skipped_bytes;
-	bool		retried;
 
 	LogqDecoder decoder;
 	char	   *message;		/* libpq's, being decoded */
@@ -136,6 +201,9 @@ struct LogqStream
 	int64		bytes;
 	int64		requests;
 	int64		fragments_asked;
+	int64		retries;
+	int64		hedges;
+	bool		was_missing;
 	instr_time	started;
 	double		first_row_ms;	/* -1: none came */
 };
@@ -159,10 +227,61 @@ extern void logq_stream_abandon(LogqStream *stream);
 /* report a failed or unexpected result, which ends the stream */
 extern void logq_stream_error(LogqStream *stream, PGresult *res);
 
+/* for failover.c */
+extern void logq_stream_drop_connection(LogqStream *stream, bool keep);
+/* choose what the next request asks for; false: there is nothing */
+extern bool logq_stream_prepare(LogqStream *stream);
+/* the answer at hand will not be gone on with: what is left to be asked? */
+extern void logq_stream_rewind(LogqStream *stream);
+/* SQL of the request that is prepared, for a server, palloc'd */
+extern char *logq_stream_sql(LogqStream *stream, int server,
+							 const LogqConn *conn);
+
+/* ---------- failover.c ---------- */
+
+/* get hold of a connection; an error or the end when there is none */
+extern void logq_stream_connect(LogqStream *stream);
+/* the same, with one that is new, to the same server */
+extern void logq_stream_reconnect(LogqStream *stream);
+extern void logq_stream_failed(LogqStream *stream, LogqFailure *failure,
+							   LogqFault fault);
+extern void logq_stream_connect_failed(LogqStream *stream,
+									   const char *reason);
+extern void logq_stream_lost(LogqStream *stream, PGresult *res);
+extern bool logq_failure_may_pass(const LogqFailure *failure);
+/* the request at hand was sent; a result of it has come */
+extern void logq_stream_sent(LogqStream *stream);
+extern void logq_stream_answered(LogqStream *stream);
+/*
+ * A replica says how far it is.  False: not far enough; the stream has gone
+ * elsewhere.  Frees res.
+ */
+extern bool logq_stream_check_replica(LogqStream *stream, PGresult *res);
+/* the replica has an older catalog than is known */
+extern void logq_stream_catalog_behind(LogqStream *stream);
+/*
+ * The stream is about to wait.  True: not yet, its state has changed.  Else
+ * wake_at is set.
+ */
+extern bool logq_stream_before_wait(LogqStream *stream);
+extern void logq_stream_end_hedge(LogqStream *stream);
+
+/* SQL that makes a partition send what it has so far; see failover.c */
+#define LOGQ_SIGN_OF_LIFE "''::pg_catalog.tsquery IS NOT NULL"
+/* a replica's position, to be asked before its snapshot is taken */
+extern const char *logq_replica_sql(void);
+/* columns of the answers that a request begins with */
+#define LOGQ_VERSION_COLUMNS 1
+#define LOGQ_VERSION_LSN_COLUMNS 3
+#define LOGQ_REPLICA_COLUMNS 6
+
 /* ---------- rows.c ---------- */
 
 /* decode from the message at hand; true: a row is there */
 extern bool logq_stream_decode_row(LogqStream *stream);
+/* forget the ids of rows, or get ready to leave them out */
+extern void logq_had_reset(LogqStream *stream);
+extern void logq_had_sort(LogqStream *stream);
 /* the message is about to go: keep what it has of a cut row */
 extern void logq_stream_keep_cut_row(LogqDecoder *decoder);
 extern void logq_stream_decode_failed(LogqStream *stream);
@@ -177,14 +296,14 @@ extern void logq_plan_fragments(LogqStream *stream);
 /* leave out those that a fresh catalog lacks; false: all are there */
 extern bool logq_forget_dropped_fragments(LogqStream *stream);
 
-/* SQL of the next request, whose fragments are chosen here */
-extern char *logq_batch_request(LogqStream *stream);
+/* SQL that reads the next fragments, which are chosen here */
+extern char *logq_batch_copies(LogqStream *stream);
 extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */
 extern int64 logq_batch_rows_needed(LogqStream *stream);
 /* SQL of one fragment, for requests and EXPLAIN */
 extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 							  const char *segment, const char *where,
-							  const char *resume, int64 limit);
+							  const char *resume, bool by_id, int64 limit);
 
 #endif							/* LOGQ_STREAM_H */

@@ -32,6 +32,7 @@
  */
 #include "postgres.h"
 
+#include "health.h"
 #include "ingest.h"
 #include "maintain.h"
 
@@ -71,7 +72,13 @@
 /* how long sealing rests on a partition where it did not get far */
 #define SEAL_PAUSE_MS 60000
 
-#define VERSION_SQL "SELECT version FROM logq_store.catalog_version"
+/* how often to look whether servers are back that did not answer */
+#define PROBE_MS 500
+/* and at a connection that is being made for that */
+#define PROBE_STEP_MS 20
+
+#define VERSION_SQL \
+	"SELECT version, " LOGQ_LSN_SQL " FROM logq_store.catalog_version"
 
 typedef enum WatchPhase
 {
@@ -89,6 +96,7 @@ typedef struct Watch
 	WatchPhase	phase;
 	LogqConn   *conn;			/* NULL when down */
 	Oid			serverid;		/* of the connection */
+	LogqServers *servers;		/* those of the partition, then */
 	uint32		events;			/* what we wait for on the socket */
 	uint32		ready;			/* what it was found ready for */
 	int			position;		/* in the wait set */
@@ -166,6 +174,23 @@ fail(Watch *w, const char *text)
 }
 
 /*
+ * The primary was reached, or not: that is of use for queries.  Not when they
+ * go through a pooler.
+ */
+static bool
+tells_of_primary(const Watch *w)
+{
+	return w->servers != NULL && !w->servers->servers[0].pooled;
+}
+
+static void
+primary_failed(Watch *w, LogqFault fault, const char *text)
+{
+	if (tells_of_primary(w))
+		logq_health_failed(w->servers, 0, fault, text);
+}
+
+/*
  * libpq lost the connection.
  */
 static void
@@ -177,6 +202,7 @@ fail_lost(Watch *w)
 	for (p = text; *p != '\0'; p++)
 		if (*p == '\n' || *p == '\t')
 			*p = ' ';
+	primary_failed(w, LOGQ_FAULT_REFUSED, text);
 	fail(w, text[0] != '\0' ? text : "connection was lost");
 }
 
@@ -262,6 +288,8 @@ sync_watches(void *arg)
 			pfree(w->work_error);
 		if (w->refusal != NULL)
 			pfree(w->refusal);
+		if (w->servers != NULL)
+			pfree(w->servers);
 		pfree(w);
 	}
 	logq_shmem_forget_others(parts);
@@ -299,8 +327,16 @@ static void
 connect_watch(void *arg)
 {
 	Watch	   *w = arg;
+	MemoryContext old;
 
 	w->serverid = w->part->serverid;
+	if (w->servers != NULL)
+		pfree(w->servers);
+	old = MemoryContextSwitchTo(worker_cxt);
+	w->servers = NULL;
+	if (OidIsValid(w->serverid))
+		w->servers = logq_servers(w->serverid);
+	MemoryContextSwitchTo(old);
 	w->conn = logq_worker_connect(w->part);
 	w->conn->io_timeout = ANSWER_MS;
 	w->phase = WATCH_CONNECTING;
@@ -322,7 +358,7 @@ advance_connecting(void *arg)
 		w->poll_at = 0;
 		w->check_at = 0;
 	}
-	wait_set_valid = false;		/* libpq may have another socket now */
+	wait_set_valid = false;		/* there may be another socket now */
 }
 
 /*
@@ -354,6 +390,16 @@ unix_seconds(TimestampTz ts)
 {
 	return ts / USECS_PER_SEC +
 		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+}
+
+/*
+ * How long the answer may take: no longer than that of a query.
+ */
+static int
+answer_ms(void)
+{
+	return logq_partition_timeout > 0 ?
+		Min(logq_partition_timeout, ANSWER_MS) : ANSWER_MS;
 }
 
 /*
@@ -404,7 +450,8 @@ ask(Watch *w, TimestampTz now)
 		pfree(w->refusal);
 	w->refusal = NULL;
 	w->asked_at = GetCurrentTimestamp();
-	w->answer_by = TimestampTzPlusMilliseconds(w->asked_at, ANSWER_MS);
+	w->answer_by =
+		TimestampTzPlusMilliseconds(w->asked_at, answer_ms());
 	if (!PQsendQuery(w->conn->pg, sql.data))
 	{
 		fail_lost(w);
@@ -438,11 +485,16 @@ take_result(Watch *w, const PGresult *res)
 		case PGRES_COMMAND_OK:
 			break;
 		case PGRES_TUPLES_OK:
-			if (PQntuples(res) != 1 ||
-				PQnfields(res) != (w->version < 0 ? 1 : 2))
+			if (PQntuples(res) != 1 || PQnfields(res) != 2)
 				refuse(w, "the log store is damaged");
 			else if (w->version < 0)
+			{
 				w->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+				if (!PQgetisnull(res, 0, 1) && w->servers != NULL)
+					logq_health_wal(w->servers,
+									strtoll(PQgetvalue(res, 0, 1), NULL, 10),
+									w->asked_at);
+			}
 			else
 			{
 				w->need_segment = PQgetvalue(res, 0, 0)[0] == 't';
@@ -646,6 +698,8 @@ handle_answer(Watch *w)
 	else if (now >= w->copy_at && !copy(w, now))
 		return;
 	succeed(w);
+	if (tells_of_primary(w))
+		logq_health_answered(w->servers, 0, -1, -1);
 
 	if (w->checking && w->need_segment)
 	{
@@ -694,9 +748,16 @@ advance(Watch *w, int interval)
 	if (w->phase == WATCH_CONNECTING &&
 		(w->ready != 0 || now >= w->conn->connect_deadline))
 	{
+		bool		expired = now >= w->conn->connect_deadline;
+
 		edata = logq_worker_transaction(advance_connecting, w, round_cxt);
 		if (edata != NULL)
+		{
+			primary_failed(w, expired ? LOGQ_FAULT_SILENT :
+						   LOGQ_FAULT_REFUSED,
+						   logq_worker_error_text(edata));
 			fail(w, logq_worker_error_text(edata));
+		}
 		w->ready = 0;
 	}
 	if ((w->phase == WATCH_IDLE || w->phase == WATCH_ASKED) && w->ready != 0)
@@ -725,7 +786,12 @@ advance(Watch *w, int interval)
 		}
 	}
 	else if (w->phase == WATCH_ASKED && now >= w->answer_by)
-		fail(w, psprintf("no answer within %d s", ANSWER_MS / 1000));
+	{
+		char	   *text = psprintf("no answer within %d ms", answer_ms());
+
+		primary_failed(w, LOGQ_FAULT_SILENT, text);
+		fail(w, text);
+	}
 
 	switch (w->phase)
 	{
@@ -739,6 +805,26 @@ advance(Watch *w, int interval)
 			break;
 	}
 	return w->answer_by;
+}
+
+/* ---------- servers in trouble ---------- */
+
+/*
+ * See whether they are back, so that no query has to find out.
+ */
+static void
+probe_servers(void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, logq_partitions())
+	{
+		LogqPartition *part = lfirst(lc);
+
+		if (OidIsValid(part->serverid))
+			logq_probe_servers(logq_servers(part->serverid),
+							   GetForeignServer(part->serverid)->owner);
+	}
 }
 
 /* ---------- the sealer ---------- */
@@ -797,7 +883,7 @@ wait_for_events(TimestampTz until)
 
 			if (w->conn != NULL)
 				w->position = AddWaitEventToSet(wait_set, w->events,
-												PQsocket(w->conn->pg), NULL,
+												logq_conn_socket(w->conn), NULL,
 												w);
 		}
 		wait_set_valid = true;
@@ -854,6 +940,7 @@ void
 logq_maintenance_main(Datum arg)
 {
 	TimestampTz sync_at = 0;
+	TimestampTz probe_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -914,6 +1001,21 @@ logq_maintenance_main(Datum arg)
 			next = Min(next, advance(lfirst(lc), interval));
 		if (sealer_wanted)
 			start_sealer(GetCurrentTimestamp());
+		if (now >= probe_at && logq_health_any_trouble())
+		{
+			ErrorData  *edata = logq_worker_transaction(probe_servers, NULL,
+														round_cxt);
+
+			if (edata != NULL && !logq_worker_is_temporary(edata))
+				ereport(LOG,
+						(errcode(ERRCODE_FDW_ERROR),
+						 errmsg("could not look for servers that are back: %s",
+								logq_worker_error_text(edata))));
+			probe_at = TimestampTzPlusMilliseconds(now, PROBE_MS);
+		}
+		if (logq_advance_probes())
+			next = Min(next, TimestampTzPlusMilliseconds(now,
+														 PROBE_STEP_MS));
 		wait_for_events(next);
 	}
 }

@@ -42,7 +42,8 @@
  */
 #include "postgres.h"
 
-#include "catalog.h"
+#include "admission.h"
+#include "health.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -59,6 +60,9 @@
 #define SUBABORT_TIMEOUT 10000
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+/* a replica that this session reads from must have come so far; two columns,
+ * to tell it from the version */
+#define WRITTEN_SQL "; SELECT " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
 
 typedef enum CommitOutcome
 {
@@ -83,6 +87,7 @@ typedef struct WriteXact
 								 * the local one has not yet committed */
 	bool		changing;		/* see the head of the file */
 	bool		copying;
+	LogqPosition position;		/* after commit, where replicas matter; or 0 */
 	int64		version;		/* of the catalog, at commit; 0: unknown */
 	CommitOutcome outcome;
 	PGresult   *res;			/* of the last command; freed on abort */
@@ -224,9 +229,18 @@ collect_command(WriteXact *wx)
 		{
 			if (PQntuples(res) == 1 && PQnfields(res) == 1)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+			else if (PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
+			{
+				wx->position.lsn = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+				wx->position.xid = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+			}
 			PQclear(res);
 			continue;
 		}
+		/* what comes after it cannot undo it */
+		if (wx->outcome == COMMIT_SENT &&
+			strcmp(PQcmdStatus(res), "COMMIT") == 0)
+			wx->outcome = COMMIT_DONE;
 		clear_result(wx);
 		wx->res = res;
 		ok = PQresultStatus(res) == PGRES_COMMAND_OK;
@@ -390,7 +404,14 @@ start_write_xact(Oid serverid, Oid userid)
 {
 	WriteXact  *wx;
 	LogqPartition *part = logq_partition_by_server(serverid);
+	int			nwriters = 1;
 	int			attempt;
+
+	logq_check_writable(serverid, userid);
+	for (wx = write_xacts; wx != NULL; wx = wx->next)
+		if (wx->serverid == serverid)
+			nwriters++;
+	logq_reserve_write(serverid, nwriters);
 
 	if (!callbacks_registered)
 	{
@@ -414,9 +435,11 @@ start_write_xact(Oid serverid, Oid userid)
 	{
 		StringInfoData sql;
 
-		wx->conn = logq_conn_acquire_session(serverid, userid, attempt > 0);
+		wx->conn = logq_conn_acquire_reserved(serverid, userid, attempt > 0);
 		strlcpy(wx->name, wx->conn->name, NAMEDATALEN);
 		logq_conn_wait_ready(wx->conn);
+		/* nothing is at stake yet: one that hangs is given up */
+		wx->conn->io_timeout = logq_partition_timeout;
 
 		initStringInfo(&sql);
 		appendStringInfoString(&sql, BEGIN_SQL);
@@ -436,6 +459,7 @@ start_write_xact(Oid serverid, Oid userid)
 		wx->conn = NULL;
 	}
 	clear_result(wx);
+	wx->conn->io_timeout = 0;
 	wx->depth = GetCurrentTransactionNestLevel();
 	wx->changing = false;
 	return wx;
@@ -514,6 +538,23 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 		return NULL;
 	set_savepoints(wx);
 	return wx->conn;
+}
+
+/*
+ * Will the current query read over that connection, if anything?  Never
+ * throws, and asks nobody.
+ */
+bool
+logq_xact_has_written(Oid serverid, Oid userid)
+{
+	const WriteXact *wx = find_write_xact(serverid, userid);
+	CommandId	now;
+
+	if (wx == NULL || wx->lowest == INT_MAX)
+		return false;
+	now = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
+		GetCurrentCommandId(false);
+	return wx->first_cid < now;
 }
 
 /*
@@ -660,7 +701,8 @@ commit_write_xacts(void)
 	{
 		wx->changing = true;
 		/* after a failure, as little as possible shall be stored */
-		if (!send_command(wx, LOGQ_COMMIT_SQL))
+		if (!send_command(wx, wx->part != NULL && wx->part->has_replicas ?
+						  LOGQ_COMMIT_SQL WRITTEN_SQL : LOGQ_COMMIT_SQL))
 		{
 			failed = wx;
 			break;
@@ -671,14 +713,14 @@ commit_write_xacts(void)
 	{
 		if (wx->outcome != COMMIT_SENT)
 			continue;
-		if (collect_command(wx))
+		if (collect_command(wx) || wx->outcome == COMMIT_DONE)
 		{
 			/* a failed transaction answers ROLLBACK, and no error */
-			if (strcmp(PQcmdStatus(wx->res), "COMMIT") == 0)
-				wx->outcome = COMMIT_DONE;
-			else
+			if (wx->outcome != COMMIT_DONE)
 				wx->outcome = COMMIT_FAILED;
 			wx->changing = false;
+			if (wx->position.lsn != 0)
+				logq_note_written(wx->serverid, &wx->position);
 		}
 		else if (wx->conn->state == LOGQ_CONN_IDLE)
 		{

@@ -95,7 +95,7 @@ private_install()
 		for d in "$lib" "$share" "$share/extension"; do
 			for f in "$d"/*; do
 				case ${f##*/} in
-					logq | logq.* | logq--* | logq_kafka | extension) ;;
+					logq | logq.* | logq--* | logq_kafka | logq_resolve | extension) ;;
 					*) ln -s "$f" "$to$d/" ;;
 				esac
 			done

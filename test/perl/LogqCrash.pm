@@ -40,6 +40,8 @@ use strict;
 use warnings;
 
 use LogqKafka;
+use LogqProcess qw(descendants is_alive postmaster_pid kill_postmaster
+  start_server freeze_processes thaw_all);
 use LogqTest;
 use List::Util qw(max min sum0 shuffle);
 use MIME::Base64 qw(decode_base64);
@@ -107,7 +109,6 @@ my $patience = 120;
 
 # what we have started or stopped
 my %children;
-my %frozen;
 
 # ---------- the plan ----------
 
@@ -235,69 +236,6 @@ sub plan_strokes
 	} 0 .. $#kinds;
 }
 
-# ---------- processes ----------
-
-# Children of a process that are alive, and theirs
-sub descendants
-{
-	my ($pid) = @_;
-	my %children_of;
-	my @found;
-	my @todo = ($pid);
-
-	foreach my $dir (glob '/proc/[0-9]*')
-	{
-		my ($state, $parent) = process_state($dir =~ s,.*/,,r) or next;
-
-		push @{ $children_of{$parent} }, $dir =~ s,.*/,,r if $state ne 'Z';
-	}
-	while (@todo)
-	{
-		my @more = @{ $children_of{ shift @todo } // [] };
-
-		push @found, @more;
-		push @todo, @more;
-	}
-	return @found;
-}
-
-# State and parent of a process; nothing when there is none
-sub process_state
-{
-	my ($pid) = @_;
-	my $line;
-
-	open my $file, '<', "/proc/$pid/stat" or return;
-	$line = <$file>;
-	close $file;
-	return defined $line && $line =~ /.*\) (\S) (\d+)/s ? ($1, $2) : ();
-}
-
-sub is_alive
-{
-	my ($pid) = @_;
-	my ($state) = process_state($pid);
-
-	return defined $state && $state ne 'Z' && $state ne 'X';
-}
-
-# Wait until processes have ended
-sub wait_for_end
-{
-	my ($what, @pids) = @_;
-
-	LogqTest::poll(sub { return !grep { is_alive($_) } @pids; }, $patience)
-	  or die "processes of $what do not end: @pids";
-	return;
-}
-
-sub postmaster_pid
-{
-	my ($node) = @_;
-
-	return (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
-}
-
 # ---------- servers ----------
 
 # What SQL gives, or undef while the server is not there
@@ -314,30 +252,6 @@ sub ask
 	};
 
 	return defined $rc && $rc == 0 && !$timed_out ? $out : undef;
-}
-
-# SIGKILL for a postmaster.  Its processes notice; the next one needs their
-# shared memory to be gone.
-sub kill_postmaster
-{
-	my ($node) = @_;
-	my $pid = postmaster_pid($node);
-	my @pids = descendants($pid);
-
-	$node->kill9;
-	wait_for_end($node->name, $pid, @pids);
-	# one that nobody has waited for still has its process id
-	unlink $node->data_dir . '/postmaster.pid' if process_state($pid);
-	return;
-}
-
-sub start_server
-{
-	my ($node) = @_;
-
-	LogqTest::poll(sub { return $node->start(fail_ok => 1); }, $patience)
-	  or die 'server ' . $node->name . ' does not start';
-	return;
 }
 
 # Start the cluster, the broker, and the topic
@@ -599,8 +513,8 @@ sub strike
 	{
 		my $pid = $self->worker_pid;
 
-		$frozen{$pid} = 1;
-		kill 'STOP', $pid;
+		freeze_processes($pid);
+		$self->{frozen} = 1;
 	}
 	elsif ($kind eq 'reroute')
 	{
@@ -642,11 +556,8 @@ sub strike
 	}
 	elsif ($kind eq 'stall')
 	{
-		foreach my $pid ($self->ingest_sessions($name))
-		{
-			$frozen{$pid} = 1;
-			kill 'STOP', $pid;
-		}
+		freeze_processes($self->ingest_sessions($name));
+		$self->{frozen} = 1;
 		# the others go on without it
 		LogqTest::poll(sub { return $self->is_half_done; }, 1);
 		$what .= " on $name";
@@ -680,7 +591,7 @@ sub restore_partitions
 {
 	my ($self) = @_;
 
-	$self->thaw;
+	thaw_all();
 	foreach my $name (@{ $self->{names} })
 	{
 		my $node = $self->{cluster}->part($name);
@@ -709,19 +620,6 @@ sub restore_others
 
 	$self->{kafka}->start if delete $self->{down}{broker};
 	start_server($self->{cluster}->coordinator) if delete $self->{down}{coordinator};
-	return;
-}
-
-# Those that are stopped go on
-sub thaw
-{
-	my ($self) = @_;
-
-	foreach my $pid (keys %frozen)
-	{
-		kill 'CONT', $pid;
-		delete $frozen{$pid};
-	}
 	return;
 }
 
@@ -754,7 +652,7 @@ sub incident
 	push @done, $self->strike($_) foreach @{ $incident->{strokes} };
 	$ends //= $self->kafka_ends;
 	$self->start_part($incident->{during});
-	if (%frozen)
+	if (delete $self->{frozen})
 	{
 		# for a second: nothing can be waited for, as nothing is to happen
 		LogqTest::poll(sub { return 0; }, 1);
@@ -1135,10 +1033,9 @@ sub summary
 
 END
 {
-	# whoever dies may have left somebody stopped, or waiting
+	# whoever dies may have left somebody waiting
 	my $status = $?;
 
-	kill 'CONT', keys %frozen if %frozen;
 	kill 'KILL', keys %children if %children;
 	$? = $status;
 }

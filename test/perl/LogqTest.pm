@@ -82,8 +82,9 @@ HBA
 # Options: partitions (3), conf and coordinator_conf (lists of lines),
 # add (1; 0 leaves servers to the test), segment_interval, prefix (of the names
 # of servers, when a test needs a second cluster), replicas (0; of each
-# partition), replica_conf (what these have beyond conf), pooled (none; sessions
-# go to each partition through a PgBouncer with this conf, see LogqPgBouncer).
+# partition, or a hash by name), replica_conf (what these have beyond conf),
+# pooled (none; sessions go to each partition through a PgBouncer with this
+# conf, see LogqPgBouncer).
 #
 #	LOGQ_POOLED=1	gives every test such poolers
 sub new
@@ -91,7 +92,6 @@ sub new
 	my ($class, %opt) = @_;
 	my $n = $opt{partitions} // 3;
 	my $prefix = $opt{prefix} // '';
-	my $n_replicas = $opt{replicas} // 0;
 	my $pooled = $opt{pooled} //
 	  ($ENV{LOGQ_POOLED} ? { default_pool_size => 20 } : undef);
 	my $self = bless {
@@ -106,8 +106,12 @@ sub new
 	foreach my $i (1 .. $n)
 	{
 		my $name = "p$i";
+		my $n_replicas = $opt{replicas} // 0;
 		my @conf = @{ $opt{conf} // [] };
-		my $node = $n_replicas
+		my $node;
+
+		$n_replicas = $n_replicas->{$name} // 0 if ref $n_replicas;
+		$node = $n_replicas
 		  ? start_node("$prefix$name", { allows_streaming => 1 },
 			streaming_conf($n_replicas), @conf)
 		  : start_server("$prefix$name", @conf);
@@ -291,13 +295,16 @@ sub is_standby
 }
 
 # All standbys that run have replayed what their partitions have written.  Not
-# for one that is paused.
+# for one that is paused.  What was written last may be half a record; a commit
+# behind it completes that.
 sub wait_for_catchup_all
 {
 	my ($self) = @_;
 
 	foreach my $name ($self->names)
 	{
+		next unless grep { is_standby($_) } $self->replicas($name);
+		$self->on($name, "SELECT pg_logical_emit_message(true, 'test', '')");
 		$self->part($name)->wait_for_catchup($_)
 		  foreach grep { is_standby($_) } $self->replicas($name);
 	}
@@ -442,7 +449,7 @@ sub poll_ok
 	return ok(poll($code, $seconds), $name);
 }
 
-# What logq has under way on the partitions and on those of their replicas that
+# What logq has under way on those of the partitions and their replicas that
 # run, one line a backend: "p1: ..." or "p1r1: ..."
 sub remote_activity
 {
@@ -451,7 +458,7 @@ sub remote_activity
 
 	foreach my $name (@names ? @names : $self->names)
 	{
-		my @nodes = ([ $name, $self->part($name) ]);
+		my @nodes = $self->part($name)->{_pid} ? [ $name, $self->part($name) ] : ();
 		my $i = 0;
 
 		foreach my $replica ($self->replicas($name))
@@ -523,6 +530,7 @@ sub new
 {
 	my ($class, $node, %opt) = @_;
 	my $self = bless {
+		node => $node,
 		in => '',
 		out => '',
 		err => '',

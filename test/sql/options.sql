@@ -66,6 +66,29 @@ SET logq.connect_timeout = '2s';
 SHOW logq.connect_timeout;
 RESET logq.connect_timeout;
 
+-- those of admission; there may be others who use the cluster
+SHOW logq.max_concurrent_queries;
+SHOW logq.max_concurrent_queries_per_role;
+SHOW logq.max_connections_per_partition;
+SHOW logq.queue_timeout;
+SET logq.max_concurrent_queries = 1;
+SET logq.max_connections_per_partition = 1;
+SET logq.queue_timeout = '-1';
+SELECT query_limit, running <= peak AS running, waiting, rejected, peak <= admitted AS admitted,
+	waited, wait_ms, connection_limit, connections >= 0 AS connections,
+	connections_reserved >= 0 AS reserved, connections_waiting, connections_rejected
+FROM logq.stat_admission;
+CREATE ROLE opt_role;
+GRANT USAGE ON SCHEMA logq TO opt_role;
+SET ROLE opt_role;
+SET logq.max_concurrent_queries_per_role = 1;
+SET logq.queue_timeout = '1s';
+SELECT * FROM logq.stat_admission;
+RESET ROLE;
+RESET logq.queue_timeout;
+REVOKE USAGE ON SCHEMA logq FROM opt_role;
+DROP ROLE opt_role;
+
 -- every function of the extension has a description
 SELECT p.oid::regprocedure
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid

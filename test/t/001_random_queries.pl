@@ -36,6 +36,7 @@ srand $seed;
 
 my $c = LogqTest->new(
 	partitions => 3,
+	replicas => 1,
 	# a crash must not take the queries after it along
 	coordinator_conf => ["restart_after_crash = on"]);
 my $now = time;
@@ -383,7 +384,18 @@ run_queries(0.14, 'segments are sealed, and the coordinator has not been told');
 
 $c->sql('SELECT logq.refresh_catalog()');
 $g->trust(1);
-run_queries(0.45, 'what is sealed is known');
+run_queries(0.37, 'what is sealed is known');
+
+# other servers, the same answers
+$c->wait_for_catchup_all;
+$c->sql("ALTER DATABASE logs SET logq.read_from = 'replica'");
+run_queries(0.41, 'replicas are read');
+is($c->sql("SELECT count(*) FROM logq.stat_partitions WHERE role = 'replica' AND requests > 0"), 3,
+	'all replicas were asked');
+$c->sql("ALTER DATABASE logs RESET logq.read_from");
+$c->part('p2')->stop('immediate');
+run_queries(0.45, 'a primary is down');
+$c->part('p2')->start;
 $g->trust(0);
 
 # Each word of the messages, as it is and in other cases, as a whole word and

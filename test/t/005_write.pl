@@ -401,8 +401,8 @@ SQL
 
 	# all of them need the same new segments at the same time, and keep their
 	# transactions open
-	$_->query('SET logq.route_by = round_robin; BEGIN') foreach @sessions;
-	$_->send("INSERT INTO logq.logs (ts, level, service) SELECT timestamptz '2032-01-01 00:00+00' + i * interval '1 hour', 'race', 's' || j FROM generate_series(0, 11) i, generate_series(1, 6) j")
+	$_->query('BEGIN') foreach @sessions;
+	$_->send("INSERT INTO logq.logs (ts, level, service, partition) SELECT timestamptz '2032-01-01 00:00+00' + i * interval '1 hour', 'race', 's' || j, 'p' || 1 + j % 3 FROM generate_series(0, 11) i, generate_series(1, 6) j")
 	  foreach @sessions;
 	is(join('', map { $_->wait(60) // 'no answer ' } @sessions), '',
 		'six sessions make the same segments at once');

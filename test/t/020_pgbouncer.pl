@@ -271,6 +271,29 @@ SQL
 	$s->quit;
 }
 
+# ---------- a replica behind a pooler ----------
+
+{
+	my $r = LogqTest->new(partitions => 1, replicas => 1, prefix => 'r',
+		pooled => {}, conf => ["intervalstyle = 'sql_standard'", "timezone = 'Asia/Tokyo'"]);
+	my $pooler = LogqPgBouncer->new(name => 'replica', node => $r->replica('p1'),
+		conf => { default_pool_size => 1 });
+	my $s = $r->session;
+	my $sql = "SELECT count(*) FROM logq.logs WHERE ts - interval '1 day' < '2024-05-31 01:00+00' AND ts::text < '2024-06-01 01:00'";
+
+	$r->sql("INSERT INTO logq.logs (ts, level) SELECT timestamptz '2024-06-01 00:00+00' + i * interval '1 minute', 'INFO' FROM generate_series(0, 119) i");
+	$r->wait_for_catchup_all;
+	$r->sql("ALTER SERVER p1 OPTIONS (SET replicas '" . $pooler->address . "', ADD replicas_pooled 'true')");
+	$s->query('SET logq.read_from = replica');
+	is($s->query($sql), 60, 'a replica is read through its pooler');
+	is(join(' ', map { scalar($_->servers('logq')) } $pooler, $r->pooler('p1')), '1 1',
+		'which it is, over one connection');
+	$r->pooler('p1')->stop;
+	$s->query('SET logq.read_from = any');
+	is($s->query($sql), 60, 'and when the pooler of the primary has gone');
+	$s->quit;
+}
+
 # ---------- poolers that go away, and partitions ----------
 
 {
