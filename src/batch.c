@@ -99,6 +99,7 @@ logq_forget_dropped_fragments(LogqStream *stream)
 {
 	int			from = stream->batch_start + stream->batch_done;
 	int			to = from;
+	bool		first_gone = false;
 	int			i;
 
 	for (i = from; i < stream->nfragments; i++)
@@ -108,13 +109,20 @@ logq_forget_dropped_fragments(LogqStream *stream)
 
 		if (seg != NULL && strcmp(seg->name, stream->fragments[i].name) == 0)
 			stream->fragments[to++] = stream->fragments[i];
+		else if (i == from)
+			first_gone = true;
 	}
 	if (to == stream->nfragments)
 		return false;
 	stream->nfragments = to;
+	/* what was had of the first one is to be left out as long as it is there */
+	if (first_gone || stream->batch_done > 0)
+	{
+		stream->resume = false;
+		logq_had_reset(stream);
+	}
 	stream->batch_start = stream->batch_end = from;
 	stream->batch_done = 0;
-	stream->resume = false;
 	return true;
 }
 
@@ -340,6 +348,17 @@ choose_batch(LogqStream *stream)
 }
 
 /*
+ * All segments of a batch have ended.  Was the last one cut off by its share of
+ * a LIMIT, so that it has more?
+ */
+bool
+logq_batch_was_cut_off(const LogqStream *stream)
+{
+	return stream->batch_ask > 0 &&
+		stream->fragment_rows >= stream->batch_limit;
+}
+
+/*
  * A batch has come to its end.  If its last segment was cut off, it is asked
  * again from where it was.  If few rows match, asking by shares is over.
  */
@@ -349,7 +368,7 @@ logq_batch_ended(LogqStream *stream)
 	stream->resume = false;
 	if (stream->batch_ask <= 0)
 		return;
-	if (stream->fragment_rows >= stream->batch_limit)
+	if (logq_batch_was_cut_off(stream))
 	{
 		stream->batch_end--;
 		stream->resume = true;

@@ -313,6 +313,8 @@ start_connection(ForeignServer *server, UserMapping *user,
 	if (!AcquireExternalFD())
 	{
 		logq_conn_close(conn);
+		if (place == PLACE_SPARE)
+			return NULL;
 		ereport(ERROR,
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 				 errmsg("could not connect to partition \"%s\"",

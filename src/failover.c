@@ -56,6 +56,11 @@
 /* a replica that is about to have what it lacks */
 #define BEHIND_RETRY_MS 20
 #define MAX_BEHIND_MS 1000
+/*
+ * One that was silent for less is not blamed: what deadlines a session likes
+ * to have must not keep others from a server.
+ */
+#define MIN_BLAMED_MS 100
 /* what a replica may have received of a record whose end was never sent */
 #define MAX_RECORD_TAIL (256 * 1024)
 
@@ -70,8 +75,9 @@ logq_replica_sql(void)
 		"(pg_catalog.pg_last_wal_receive_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
 		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
 		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
-		"pg_catalog.pg_is_wal_replay_paused() OR"
-		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0', "
+		"CASE WHEN pg_catalog.pg_is_in_recovery()"
+		" THEN pg_catalog.pg_is_wal_replay_paused() OR"
+		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0' END, "
 		"pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()); "
 		"COMMIT; ";
 }
@@ -165,6 +171,8 @@ final_failure(LogqStream *stream)
 static void
 give_up(LogqStream *stream, LogqFailure *failure)
 {
+	bool		known = stream->was_missing;
+
 	stream->was_missing = true;
 	if (!logq_partial_results)
 		logq_report_failure(ERROR, failure);
@@ -175,7 +183,9 @@ give_up(LogqStream *stream, LogqFailure *failure)
 		stream->load = NULL;
 	}
 	stream->state = LOGQ_STREAM_DONE;
-	logq_query_warn_missing(stream);
+	/* an inner side of a join may miss it thousands of times */
+	if (!known)
+		logq_query_warn_missing(stream);
 }
 
 /*
@@ -345,6 +355,15 @@ logq_stream_failed(LogqStream *stream, LogqFailure *failure, LogqFault fault)
 }
 
 /*
+ * What is a server to be blamed for that was silent for so long?
+ */
+static LogqFault
+silence_fault(int ms)
+{
+	return ms >= MIN_BLAMED_MS ? LOGQ_FAULT_SILENT : LOGQ_FAULT_STALLED;
+}
+
+/*
  * Connecting has failed, for the reason that libpq or we have given.
  */
 void
@@ -364,8 +383,9 @@ logq_stream_connect_failed(LogqStream *stream, const char *reason)
 								stream->part->name);
 	failure->hint = "See the view \"logq.partitions\" for the state of all partitions.";
 	MemoryContextSwitchTo(old);
-	logq_stream_failed(stream, failure,
-					   expired ? LOGQ_FAULT_SILENT : LOGQ_FAULT_REFUSED);
+	logq_stream_failed(stream, failure, expired ?
+					   silence_fault(logq_connect_timeout) :
+					   LOGQ_FAULT_REFUSED);
 }
 
 /*
@@ -531,7 +551,9 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 		if (lag > logq_max_replica_lag && position == POSITION_FINE)
 			position = paused ? POSITION_FAR_BEHIND : POSITION_LACKING;
 	}
-	logq_health_set_lag(stream->servers, server, lag);
+	/* what may be over in a moment is not to be remembered */
+	if (position != POSITION_LACKING)
+		logq_health_set_lag(stream->servers, server, lag);
 	if (position != POSITION_FINE)
 	{
 		*reason = psprintf("replica is " INT64_FORMAT " ms behind, more than \"logq.max_replica_lag\"",
@@ -540,8 +562,10 @@ judge_replica(LogqStream *stream, int server, const PGresult *res,
 	}
 	if (lacks > 0)
 	{
-		*reason = psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
-						   lacks);
+		*reason = written.lsn == LOGQ_WRITTEN_UNKNOWN ?
+			pstrdup("replica may lack what this session has written") :
+			psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
+					 lacks);
 		return POSITION_LACKING;
 	}
 	return POSITION_FINE;
@@ -651,12 +675,13 @@ hedge_failed(LogqStream *stream, const char *reason)
 {
 	LogqHedge  *hedge = &stream->hedge;
 	LogqFailure *failure = make_failure(stream, ERRCODE_CONNECTION_FAILURE,
-										reason);
+										pchomp(reason));
+	bool		expired = hedge->state == LOGQ_HEDGE_CONNECTING &&
+		GetCurrentTimestamp() >= hedge->conn->connect_deadline;
 
-	logq_health_failed(stream->servers, hedge->server,
-					   hedge->conn->state == LOGQ_CONN_BROKEN &&
-					   GetCurrentTimestamp() >= hedge->conn->connect_deadline ?
-					   LOGQ_FAULT_SILENT : LOGQ_FAULT_REFUSED, reason);
+	logq_health_failed(stream->servers, hedge->server, expired ?
+					   silence_fault(logq_connect_timeout) :
+					   LOGQ_FAULT_REFUSED, failure->reason);
 	stream->failures[hedge->server] = failure;
 	stream->tried |= 1U << hedge->server;
 	logq_stream_end_hedge(stream);
@@ -810,13 +835,69 @@ wake_by(LogqStream *stream, TimestampTz at)
 		stream->wake_at = at;
 }
 
+void
+logq_clock_look(LogqClock *clock, TimestampTz now)
+{
+	if (clock->turn != clock->seen_turn)
+	{
+		clock->idle += Max(now - clock->seen_at, 0);
+		clock->seen_turn = clock->turn;
+	}
+	clock->seen_at = now;
+}
+
+void
+logq_stream_waits(LogqStream *stream, TimestampTz now)
+{
+	LogqClock  *clock = stream->request->clock;
+
+	logq_clock_look(clock, now);
+	if (stream->waiting_since == 0)
+	{
+		stream->waiting_since = now;
+		stream->idle = clock->idle;
+	}
+}
+
+static void
+put_off(TimestampTz *at, TimestampTz by)
+{
+	if (*at != 0)
+		*at += by;
+}
+
+void
+logq_stream_skip_idle(LogqStream *stream)
+{
+	LogqClock  *clock = stream->request->clock;
+	LogqHedge  *hedge = &stream->hedge;
+	TimestampTz by;
+
+	logq_clock_look(clock, GetCurrentTimestamp());
+	by = clock->idle - stream->idle;
+	stream->idle = clock->idle;
+	put_off(&stream->waiting_since, by);
+	put_off(&stream->progress_at, by);
+	put_off(&stream->attempt_at, by);
+	put_off(&stream->sent_at, by);
+	put_off(&stream->hedge_at, by);
+	put_off(&stream->behind_until, by);
+	if (stream->state == LOGQ_STREAM_CONNECTING)
+		put_off(&stream->conn->connect_deadline, by);
+	if (hedge->conn == NULL)
+		return;
+	put_off(&hedge->started_at, by);
+	put_off(&hedge->sent_at, by);
+	if (hedge->state == LOGQ_HEDGE_CONNECTING)
+		put_off(&hedge->conn->connect_deadline, by);
+}
+
 bool
 logq_stream_before_wait(LogqStream *stream)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (stream->waiting_since == 0)
-		stream->waiting_since = now;
+	logq_stream_waits(stream, now);
 	stream->wake_at = 0;
 
 	if (!stream->answered)
@@ -853,7 +934,7 @@ logq_stream_before_wait(LogqStream *stream)
 			failure->hint = "Narrow the search, or raise \"logq.partition_timeout\".";
 			logq_stream_failed(stream, failure,
 							   stream->answered ? LOGQ_FAULT_STALLED :
-							   LOGQ_FAULT_SILENT);
+							   silence_fault(logq_partition_timeout));
 			return true;
 		}
 		wake_by(stream, deadline);

@@ -194,9 +194,10 @@ wait_for_streams(LogqScanState *state)
 	}
 
 	CHECK_FOR_INTERRUPTS();
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	n = WaitEventSetWait(state->wait_set, wait_ms(state), events,
 						 lengthof(events), PG_WAIT_EXTENSION);
+	logq_clock_look(&state->clock, GetCurrentTimestamp());
 	for (i = 0; i < n; i++)
 	{
 		LogqWaitSlot *slot = events[i].user_data;
@@ -441,18 +442,17 @@ open_streams(LogqScanState *state)
 		connecting = false;
 		for (i = 0; i < state->opened; i++)
 		{
-			state->waiting[i] = false;
-			if (!state->live[i] ||
-				state->streams[i].state != LOGQ_STREAM_CONNECTING)
-				continue;
-			(void) advance_live(state, i);
+			/* the others answer meanwhile; what they take is theirs */
 			state->waiting[i] = state->live[i] &&
+				!state->streams[i].has_row &&
+				!advance_live(state, i) && state->live[i];
+			connecting |= state->waiting[i] &&
 				state->streams[i].state == LOGQ_STREAM_CONNECTING;
-			connecting |= state->waiting[i];
 		}
 		if (connecting)
 			wait_for_streams(state);
 	}
+	memset(state->waiting, false, state->nstreams * sizeof(bool));
 }
 
 /*

@@ -108,6 +108,7 @@ typedef struct Entry
 	TimestampTz used_at;		/* who is not, makes room */
 	double		purse;			/* of a primary: second requests */
 	WalSample	newest;			/* of a primary */
+	TimestampTz noted_at;		/* when that was heard of */
 	int			nsamples;
 	int			next_sample;	/* in the ring */
 	WalSample	samples[NSAMPLES];
@@ -377,7 +378,9 @@ logq_health_answered(const LogqServers *servers, int server, double ms,
 			health->breaker = LOGQ_BREAKER_CLOSED;
 			health->since = now;
 			health->reason[0] = '\0';
-			entry->probe_ms = MIN_PROBE_MS;
+			/* one that takes connections may still not answer */
+			if (ms >= 0 || connect_ms < 0)
+				entry->probe_ms = MIN_PROBE_MS;
 			/* what it was like in its trouble is of the past */
 			health->latency_ms = ms;
 			health->values = 0;
@@ -491,7 +494,8 @@ logq_health_overtaken(const LogqServers *servers, int server, double ms,
 		if (++entry->overtaken >= MAX_OVERTAKEN &&
 			health->breaker == LOGQ_BREAKER_CLOSED)
 		{
-			health->cheap = false;
+			/* it does answer: better than nothing, and for writes */
+			health->cheap = true;
 			set_reason(entry, reason);
 			opened = open_breaker(entry, now);
 		}
@@ -568,15 +572,21 @@ logq_health_wal(const LogqServers *servers, XLogRecPtr lsn,
 
 	lock_entries(LW_EXCLUSIVE);
 	entry = find_entry(servers, 0, true);
-	if (entry != NULL && asked_at >= entry->newest.at)
+	if (entry != NULL && asked_at >= entry->newest.at &&
+		(lsn >= entry->newest.lsn || asked_at >= entry->noted_at))
 	{
 		WalSample  *last;
 
-		/* less than before: another server, or a restored one */
+		/*
+		 * Less than before, although asked later: another server, or a
+		 * restored one.  Answers that were on their way at the same time may
+		 * come in any order.
+		 */
 		if (lsn < entry->newest.lsn)
-			entry->nsamples = 0;
+			entry->nsamples = entry->next_sample = 0;
 		entry->newest.lsn = lsn;
 		entry->newest.at = asked_at;
+		entry->noted_at = GetCurrentTimestamp();
 		last = &entry->samples[(entry->next_sample + NSAMPLES - 1) % NSAMPLES];
 		if (entry->nsamples == 0 ||
 			(lsn > last->lsn &&
@@ -656,7 +666,7 @@ logq_server_status(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	foreach(lc, logq_partitions())
 	{
 		LogqPartition *part = lfirst(lc);

@@ -90,7 +90,8 @@ typedef enum LogqBreaker
 typedef struct LogqHealth
 {
 	LogqBreaker breaker;
-	bool		cheap;			/* its last failure took no time */
+	bool		cheap;			/* its last failure took no time, or it was just
+								 * slow: to be asked if there is no other */
 	int			failures;		/* in a row */
 	TimestampTz since;			/* the breaker is as it is */
 	char		reason[256];
@@ -176,15 +177,28 @@ extern double logq_hedge_delay(const LogqServers *servers, int server,
 							   bool connecting);
 /* why a server that was not asked was not; palloc'd */
 extern char *logq_server_refusal(const LogqServers *servers, int server);
-/* go on with probes; true: some are under way.  Never waits, never throws */
-extern bool logq_advance_probes(void);
+/* are there probes of this session under way? */
+extern bool logq_probing(void);
+/*
+ * Go on with them, in a transaction.  Never waits, and throws only what is not
+ * theirs, such as that the query is cancelled.
+ */
+extern void logq_advance_probes(void);
 /* for the worker: probe those servers of a partition that are in trouble */
 extern void logq_probe_servers(const LogqServers *servers, Oid userid);
 /* before writing: throws when the primary is known not to answer */
 extern void logq_check_writable(Oid serverid, Oid userid);
 
 /* what this session has written, which a replica must have */
+extern void logq_expect_written(Oid serverid);
+/* never throws after that */
 extern void logq_note_written(Oid serverid, const LogqPosition *position);
 extern LogqPosition logq_written_position(Oid serverid);
+/* something was, and nobody knows how far that is */
+#define LOGQ_WRITTEN_UNKNOWN PG_INT64_MAX
+/* the primary was at this place later */
+extern void logq_learn_written(Oid serverid, const LogqPosition *position);
+/* what LOGQ_LSN_SQL has given */
+extern XLogRecPtr logq_parse_lsn(const char *text);
 
 #endif							/* LOGQ_HEALTH_H */

@@ -157,12 +157,7 @@ row_arrived(LogqStream *stream)
 
 	if (stream->tracked && !is_new(stream))
 		return false;
-	/* there is progress: whoever has failed may be asked again */
-	if (stream->tried != 0)
-	{
-		stream->tried = stream->behind = 0;
-		stream->renewed = false;
-	}
+	logq_stream_progressed(stream);
 
 	if (stream->scan_rows++ == 0 && stream->first_row_ms < 0)
 	{

@@ -367,6 +367,7 @@ build_request(LogqScanState *state)
 	request->ordered = state->order != 0;
 	request->descending = state->order < 0;
 	request->lazy = request->ordered;
+	request->clock = &state->clock;
 	request->ts_low = state->bounds.ts_low;
 	request->ts_high = state->bounds.ts_high;
 	for (i = 0; i < state->ncolumns; i++)
@@ -651,6 +652,8 @@ start_run(LogqScanState *state)
 		logq_merge_push(&state->merge, ts, id, i);
 		state->bounded[i] = true;
 	}
+	state->clock.seen_turn = state->clock.turn;
+	state->clock.seen_at = GetCurrentTimestamp();
 	state->current = -1;
 	state->opened = 0;
 	state->active = 0;
@@ -725,6 +728,7 @@ scan_next(ScanState *node)
 	if (index < 0)
 		return slot;
 	stream = &state->streams[index];
+	state->clock.turn++;
 	if (state->request.remaining > 0)
 		state->request.remaining--;
 	if (state->rows_out++ == 0)

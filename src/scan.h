@@ -218,6 +218,7 @@ typedef struct LogqScanState
 	char	  **param_literals;
 	LogqBounds	bounds;
 	LogqRequest request;
+	LogqClock	clock;
 
 	/* partitions, chosen anew with each run */
 	bool		started;

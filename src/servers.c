@@ -18,6 +18,7 @@
  *
  * Failure cases: options cannot be malformed, the validator has seen them.
  * Nothing that goes wrong with a probe reaches the query that carries it on.
+ * Whatever else happens there does, such as that the query is cancelled.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +28,7 @@
 
 #include <poll.h>
 
+#include "access/xlog_internal.h"
 #include "commands/defrem.h"
 #include "common/pg_prng.h"
 #include "lib/stringinfo.h"
@@ -55,6 +57,8 @@
 #define UNKNOWN_DELAY_MS 100
 /* background probes of one session at a time */
 #define MAX_PROBES 8
+/* a probe takes no notice of a logq.connect_timeout below */
+#define MIN_PROBE_TIMEOUT_MS 1000
 
 typedef struct Probe
 {
@@ -225,6 +229,49 @@ abandon_probes(int code, Datum arg)
 }
 
 /*
+ * A server has so long for its next step.  Our user may be in a hurry; whether
+ * a server is well does not depend on that.
+ */
+static void
+set_deadline(Probe *probe)
+{
+	probe->conn->connect_deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									Max(logq_connect_timeout,
+										MIN_PROBE_TIMEOUT_MS));
+}
+
+/*
+ * Something was thrown in a probe.  What its own options or its server bring
+ * about is over with that: the query has the same, and will say it better.
+ * All else is not ours to keep silent about, and may have left something
+ * behind that only the end of the transaction cleans up.
+ */
+static void
+swallow_error(Probe *probe, MemoryContext cxt)
+{
+	int			code = geterrcode();
+	int			category = ERRCODE_TO_CATEGORY(code);
+
+	MemoryContextSwitchTo(cxt);
+	if (category != ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) &&
+		category != ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) &&
+		category != ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR))
+	{
+		FlushErrorState();
+		return;
+	}
+	logq_health_abandon_probe(&probe->servers, probe->server);
+	if (probe->conn != NULL)
+	{
+		logq_conn_close(probe->conn);
+		probe->conn = NULL;
+		nprobes--;
+	}
+	PG_RE_THROW();
+}
+
+/*
  * Begin to connect to a server that has been in trouble.
  */
 static void
@@ -241,48 +288,13 @@ start_probe(Probe *probe, const LogqServers *servers, int server, Oid userid)
 											   &servers->servers[server],
 											   LOGQ_ACQUIRE_PROBE);
 		nprobes++;
+		set_deadline(probe);
 	}
 	PG_CATCH();
 	{
-		/* the query has the same options, and will say it better */
-		MemoryContextSwitchTo(old);
-		FlushErrorState();
+		swallow_error(probe, old);
 	}
 	PG_END_TRY();
-}
-
-/*
- * Find out in the background whether servers are back that have been in
- * trouble.
- */
-static void
-start_probes(const LogqServers *servers, const LogqHealth *health, Oid userid)
-{
-	if (probes == NULL)
-	{
-		probes = MemoryContextAllocZero(TopMemoryContext,
-										MAX_PROBES * sizeof(Probe));
-		before_shmem_exit(abandon_probes, (Datum) 0);
-	}
-	for (int i = 0; i < servers->n; i++)
-	{
-		Probe	   *probe = NULL;
-
-		if (health[i].breaker == LOGQ_BREAKER_CLOSED ||
-			!logq_health_begin_probe(servers, i))
-			continue;
-		for (int p = 0; p < MAX_PROBES && probe == NULL; p++)
-			if (probes[p].conn == NULL)
-				probe = &probes[p];
-		if (probe == NULL)
-		{
-			logq_health_abandon_probe(servers, i);
-			return;
-		}
-		start_probe(probe, servers, i, userid);
-		if (probe->conn == NULL)
-			logq_health_abandon_probe(servers, i);
-	}
 }
 
 /*
@@ -332,6 +344,9 @@ advance_probe(Probe *probe)
 				events = socket_events(logq_conn_socket(probe->conn),
 									   probe->conn->probe_events);
 				wanted = events;
+				/* it is not silent; perhaps nobody has looked for long */
+				if (events != 0)
+					set_deadline(probe);
 			}
 			ready = logq_conn_poll(probe->conn, &wanted, &why);
 			failure = why;
@@ -345,8 +360,7 @@ advance_probe(Probe *probe)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(old);
-		FlushErrorState();
+		swallow_error(probe, old);
 		failure = "could not be used";
 	}
 	PG_END_TRY();
@@ -381,15 +395,56 @@ advance_probe(Probe *probe)
  * See health.h.  Called whenever this session looks at its sockets, and free
  * when there is nothing to do.
  */
-bool
+void
 logq_advance_probes(void)
 {
 	if (nprobes == 0)
-		return false;
+		return;
 	for (int i = 0; i < MAX_PROBES; i++)
 		if (probes[i].conn != NULL)
 			advance_probe(&probes[i]);
+}
+
+bool
+logq_probing(void)
+{
 	return nprobes > 0;
+}
+
+/*
+ * Find out in the background whether servers are back that have been in
+ * trouble.
+ */
+static void
+start_probes(const LogqServers *servers, const LogqHealth *health, Oid userid)
+{
+	if (probes == NULL)
+	{
+		probes = MemoryContextAllocZero(TopMemoryContext,
+										MAX_PROBES * sizeof(Probe));
+		before_shmem_exit(abandon_probes, (Datum) 0);
+	}
+	for (int i = 0; i < servers->n; i++)
+	{
+		Probe	   *probe = NULL;
+
+		if (health[i].breaker == LOGQ_BREAKER_CLOSED ||
+			!logq_health_begin_probe(servers, i))
+			continue;
+		for (int p = 0; p < MAX_PROBES && probe == NULL; p++)
+			if (probes[p].conn == NULL)
+				probe = &probes[p];
+		if (probe == NULL)
+		{
+			logq_health_abandon_probe(servers, i);
+			return;
+		}
+		start_probe(probe, servers, i, userid);
+		if (probe->conn == NULL)
+			logq_health_abandon_probe(servers, i);
+		else
+			advance_probe(probe);
+	}
 }
 
 /*
@@ -413,7 +468,7 @@ logq_check_writable(Oid serverid, Oid userid)
 	LogqServers *servers = logq_servers(serverid);
 	LogqHealth	health[LOGQ_MAX_SERVERS];
 
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	logq_health_get(servers, health);
 	if (health[0].breaker != LOGQ_BREAKER_CLOSED && !health[0].cheap)
 	{
@@ -442,7 +497,7 @@ logq_choose_server(const LogqServers *servers, Oid userid, uint32 tried)
 	int			similar = 0;
 	int			chosen = -1;
 
-	(void) logq_advance_probes();
+	logq_advance_probes();
 	logq_health_get(servers, health);
 	for (int i = 0; i < servers->n; i++)
 	{
@@ -575,11 +630,11 @@ typedef struct Written
 static HTAB *written = NULL;
 
 /*
- * A transaction of ours on the primary has come to this place.  May be called
- * while a transaction commits: without memory it is forgotten.
+ * A transaction of ours will write.  When it commits, it is too late to find
+ * out that there is no memory.
  */
 void
-logq_note_written(Oid serverid, const LogqPosition *position)
+logq_expect_written(Oid serverid)
 {
 	Written    *w;
 	bool		found;
@@ -593,8 +648,31 @@ logq_note_written(Oid serverid, const LogqPosition *position)
 		written = hash_create("logq written", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	w = hash_search(written, &serverid, HASH_ENTER, &found);
+	if (!found)
+		MemSet(&w->position, 0, sizeof(LogqPosition));
+}
+
+/*
+ * It has come to this place on the primary.
+ */
+void
+logq_note_written(Oid serverid, const LogqPosition *position)
+{
+	Written    *w;
+
+	if (written == NULL)
+		return;
+	w = hash_search(written, &serverid, HASH_FIND, NULL);
 	/* a server that was restored or replaced may have less than before */
-	w->position = *position;
+	if (w != NULL)
+		w->position = *position;
+}
+
+void
+logq_learn_written(Oid serverid, const LogqPosition *position)
+{
+	if (logq_written_position(serverid).lsn == LOGQ_WRITTEN_UNKNOWN)
+		logq_note_written(serverid, position);
 }
 
 LogqPosition
@@ -607,4 +685,19 @@ logq_written_position(Oid serverid)
 		return nothing;
 	w = hash_search(written, &serverid, HASH_FIND, NULL);
 	return w ? w->position : nothing;
+}
+
+/*
+ * A position as a number.  Where WAL will be inserted next may be behind the
+ * header of a page that has nothing else yet; who has replayed all is before it.
+ */
+XLogRecPtr
+logq_parse_lsn(const char *text)
+{
+	XLogRecPtr	lsn = (XLogRecPtr) strtoll(text, NULL, 10);
+	XLogRecPtr	in_page = lsn % XLOG_BLCKSZ;
+
+	if (in_page == SizeOfXLogShortPHD || in_page == SizeOfXLogLongPHD)
+		lsn -= in_page;
+	return lsn;
 }

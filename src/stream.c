@@ -279,9 +279,10 @@ result_version(LogqStream *stream, PGresult *res)
 	if (PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS &&
 		!PQgetisnull(res, 0, 1))
 	{
-		stream->seen.lsn = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+		stream->seen.lsn = logq_parse_lsn(PQgetvalue(res, 0, 1));
 		stream->seen.xid = strtoll(PQgetvalue(res, 0, 2), NULL, 10);
 		logq_health_wal(stream->servers, stream->seen.lsn, stream->asked_at);
+		logq_learn_written(stream->part->serverid, &stream->seen);
 	}
 	PQclear(res);
 	return version;
@@ -443,10 +444,21 @@ logq_stream_rewind(LogqStream *stream)
 		logq_had_sort(stream);
 	}
 	else if (stream->batch_done > 0)
+	{
 		stream->resume = false;
+		/* only the end of the request was lost, which changes nothing */
+		if (stream->batch_start + stream->batch_done == stream->batch_end &&
+			logq_batch_was_cut_off(stream))
+		{
+			stream->batch_done--;
+			stream->resume = true;
+		}
+	}
 	else if (stream->resume)
 		logq_had_sort(stream);
 	stream->in_fragment = false;
+	stream->fragments_asked -=
+		stream->batch_end - stream->batch_start - stream->batch_done;
 	stream->batch_start += stream->batch_done;
 	stream->batch_end = stream->batch_start;
 	stream->batch_done = 0;
@@ -667,6 +679,7 @@ take_result(LogqStream *stream)
 				{
 					stream->batch_done++;
 					stream->in_fragment = false;
+					logq_stream_progressed(stream);
 					logq_had_reset(stream);
 					/* a clean end has had its trailer */
 					if (!stream->decoder.ended)
@@ -750,6 +763,7 @@ static LogqStreamResult
 advance(LogqStream *stream)
 {
 	bool		consumed = false;
+	bool		moved = false;	/* something has come */
 
 	if (stream->ready_events & WL_SOCKET_READABLE)
 		stream->progress_at = GetCurrentTimestamp();
@@ -771,13 +785,18 @@ advance(LogqStream *stream)
 				break;
 
 			case LOGQ_STREAM_BACKOFF:
-				if (GetCurrentTimestamp() < stream->retry_at)
 				{
-					stream->wake_at = stream->retry_at;
-					return LOGQ_STREAM_WAIT;
+					TimestampTz now = GetCurrentTimestamp();
+
+					if (now < stream->retry_at)
+					{
+						logq_stream_waits(stream, now);
+						stream->wake_at = stream->retry_at;
+						return LOGQ_STREAM_WAIT;
+					}
+					logq_stream_connect(stream);
+					break;
 				}
-				logq_stream_connect(stream);
-				break;
 
 			case LOGQ_STREAM_CONNECTING:
 				{
@@ -822,7 +841,10 @@ advance(LogqStream *stream)
 
 			case LOGQ_STREAM_RESULTS:
 				if (take_result(stream))
+				{
+					moved = true;
 					break;
+				}
 				goto need_input;
 
 			case LOGQ_STREAM_COPYING:
@@ -834,7 +856,10 @@ advance(LogqStream *stream)
 					free_message(stream);
 				}
 				if (take_message(stream))
+				{
+					moved = true;
 					break;
+				}
 				goto need_input;
 
 			case LOGQ_STREAM_SPOOLED:
@@ -852,6 +877,9 @@ need_input:
 		if (consumed)
 		{
 			stream->wait_events = WL_SOCKET_READABLE;
+			if (moved)
+				stream->progress_at = GetCurrentTimestamp();
+			moved = false;
 			if (!logq_stream_before_wait(stream))
 				return LOGQ_STREAM_WAIT;
 			consumed = false;
@@ -869,8 +897,13 @@ need_input:
 LogqStreamResult
 logq_stream_advance(LogqStream *stream)
 {
-	LogqStreamResult result = advance(stream);
+	const LogqClock *clock = stream->request->clock;
+	LogqStreamResult result;
 
+	if (stream->waiting_since != 0 &&
+		(clock->turn != clock->seen_turn || clock->idle != stream->idle))
+		logq_stream_skip_idle(stream);
+	result = advance(stream);
 	stream->ready_events = 0;
 	if (result != LOGQ_STREAM_WAIT)
 		stream->waiting_since = 0;

@@ -47,6 +47,19 @@ typedef enum LogqStreamResult
 	LOGQ_STREAM_END
 } LogqStreamResult;
 
+/*
+ * Time, for all streams of a scan.  Whoever takes its rows may do so as slowly
+ * as he likes: what passes between a row that was handed out and the next call
+ * is no server's fault.
+ */
+typedef struct LogqClock
+{
+	unsigned	turn;			/* raised with every row */
+	unsigned	seen_turn;		/* as it was at: */
+	TimestampTz seen_at;		/* when the scan was last at work */
+	TimestampTz idle;			/* us that it was not, in all */
+} LogqClock;
+
 /* What is asked of every fragment; set once a scan or rescan */
 typedef struct LogqRequest
 {
@@ -65,6 +78,7 @@ typedef struct LogqRequest
 	bool		handed_out;
 	int64		last_ts;
 	int64		last_id;
+	LogqClock  *clock;
 } LogqRequest;
 
 /* A second request to another server, as long as the first has no answer */
@@ -159,6 +173,7 @@ struct LogqStream
 	TimestampTz sent_at;		/* 0: not sent yet */
 	TimestampTz progress_at;	/* when something last came */
 	TimestampTz waiting_since;	/* 0: nobody waits */
+	TimestampTz idle;			/* of the clock, that these take account of */
 	TimestampTz hedge_at;		/* 0: no second request */
 	TimestampTz retry_at;		/* in BACKOFF */
 	TimestampTz behind_until;	/* waiting for replicas has an end */
@@ -241,8 +256,6 @@ extern char *logq_stream_sql(LogqStream *stream, int server,
 
 /* get hold of a connection; an error or the end when there is none */
 extern void logq_stream_connect(LogqStream *stream);
-/* the same, with one that is new, to the same server */
-extern void logq_stream_reconnect(LogqStream *stream);
 extern void logq_stream_failed(LogqStream *stream, LogqFailure *failure,
 							   LogqFault fault);
 extern void logq_stream_connect_failed(LogqStream *stream,
@@ -264,7 +277,24 @@ extern void logq_stream_catalog_behind(LogqStream *stream);
  * wake_at is set.
  */
 extern bool logq_stream_before_wait(LogqStream *stream);
+/* the scan is at work */
+extern void logq_clock_look(LogqClock *clock, TimestampTz now);
+/* somebody begins to wait for the stream, or still does */
+extern void logq_stream_waits(LogqStream *stream, TimestampTz now);
+/* all that is measured from a time on goes on as if nobody had been idle */
+extern void logq_stream_skip_idle(LogqStream *stream);
 extern void logq_stream_end_hedge(LogqStream *stream);
+
+/* a row or the end of a segment: whoever has failed may be asked again */
+static inline void
+logq_stream_progressed(LogqStream *stream)
+{
+	if (stream->tried != 0 || stream->renewed)
+	{
+		stream->tried = stream->behind = 0;
+		stream->renewed = false;
+	}
+}
 
 /* SQL that makes a partition send what it has so far; see failover.c */
 #define LOGQ_SIGN_OF_LIFE "''::pg_catalog.tsquery IS NOT NULL"
@@ -298,6 +328,7 @@ extern bool logq_forget_dropped_fragments(LogqStream *stream);
 
 /* SQL that reads the next fragments, which are chosen here */
 extern char *logq_batch_copies(LogqStream *stream);
+extern bool logq_batch_was_cut_off(const LogqStream *stream);
 extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */
 extern int64 logq_batch_rows_needed(LogqStream *stream);

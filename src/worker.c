@@ -492,7 +492,7 @@ take_result(Watch *w, const PGresult *res)
 				w->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 				if (!PQgetisnull(res, 0, 1) && w->servers != NULL)
 					logq_health_wal(w->servers,
-									strtoll(PQgetvalue(res, 0, 1), NULL, 10),
+									logq_parse_lsn(PQgetvalue(res, 0, 1)),
 									w->asked_at);
 			}
 			else
@@ -827,6 +827,30 @@ probe_servers(void *arg)
 	}
 }
 
+/*
+ * Go on with that.  Who a connection belongs to is looked up when it is there.
+ */
+static void
+advance_probes(void *arg)
+{
+	logq_advance_probes();
+}
+
+/*
+ * Do one of these two.  What goes wrong is nobody's problem but the servers'.
+ */
+static void
+do_probes(void (*function) (void *arg))
+{
+	ErrorData  *edata = logq_worker_transaction(function, NULL, round_cxt);
+
+	if (edata != NULL && !logq_worker_is_temporary(edata))
+		ereport(LOG,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not look for servers that are back: %s",
+						logq_worker_error_text(edata))));
+}
+
 /* ---------- the sealer ---------- */
 
 /*
@@ -1003,19 +1027,15 @@ logq_maintenance_main(Datum arg)
 			start_sealer(GetCurrentTimestamp());
 		if (now >= probe_at && logq_health_any_trouble())
 		{
-			ErrorData  *edata = logq_worker_transaction(probe_servers, NULL,
-														round_cxt);
-
-			if (edata != NULL && !logq_worker_is_temporary(edata))
-				ereport(LOG,
-						(errcode(ERRCODE_FDW_ERROR),
-						 errmsg("could not look for servers that are back: %s",
-								logq_worker_error_text(edata))));
+			do_probes(probe_servers);
 			probe_at = TimestampTzPlusMilliseconds(now, PROBE_MS);
 		}
-		if (logq_advance_probes())
+		if (logq_probing())
+		{
+			do_probes(advance_probes);
 			next = Min(next, TimestampTzPlusMilliseconds(now,
 														 PROBE_STEP_MS));
+		}
 		wait_for_events(next);
 	}
 }

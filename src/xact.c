@@ -231,7 +231,7 @@ collect_command(WriteXact *wx)
 				wx->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
 			else if (PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
 			{
-				wx->position.lsn = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+				wx->position.lsn = logq_parse_lsn(PQgetvalue(res, 0, 0));
 				wx->position.xid = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
 			}
 			PQclear(res);
@@ -412,6 +412,8 @@ start_write_xact(Oid serverid, Oid userid)
 		if (wx->serverid == serverid)
 			nwriters++;
 	logq_reserve_write(serverid, nwriters);
+	if (part != NULL && part->has_replicas)
+		logq_expect_written(serverid);
 
 	if (!callbacks_registered)
 	{
@@ -719,8 +721,13 @@ commit_write_xacts(void)
 			if (wx->outcome != COMMIT_DONE)
 				wx->outcome = COMMIT_FAILED;
 			wx->changing = false;
-			if (wx->position.lsn != 0)
+			if (wx->outcome == COMMIT_DONE &&
+				wx->part != NULL && wx->part->has_replicas)
+			{
+				if (wx->position.lsn == 0)
+					wx->position.lsn = LOGQ_WRITTEN_UNKNOWN;
 				logq_note_written(wx->serverid, &wx->position);
+			}
 		}
 		else if (wx->conn->state == LOGQ_CONN_IDLE)
 		{
