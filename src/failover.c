@@ -743,7 +743,8 @@ advance_hedge(LogqStream *stream)
 				{
 					MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
-					hedge->sql = logq_stream_sql(stream, hedge->server);
+					hedge->sql = logq_stream_sql(stream, hedge->server,
+												 hedge->conn);
 					MemoryContextSwitchTo(old);
 				}
 				hedge->sent_at = GetCurrentTimestamp();
