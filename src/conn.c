@@ -22,6 +22,12 @@
  * client_connection_check_interval.  libpq 15's PQcancel would block, without
  * a bound and without encryption.
  *
+ * What is taken for such a server may be a pooler in transaction mode, a
+ * PgBouncer, before it; logq_conn_setup_sql says what that takes.  All that
+ * needs a session on the partition (LISTEN, advisory locks of a session,
+ * indexes made concurrently: what workers and functions do) goes there
+ * directly.
+ *
  * Failure cases: a changed or dropped server or user mapping makes its
  * connections stale; they are closed when they are free.  logq_conn_release
  * and logq_conn_close never throw, as they run in cleanup callbacks.
@@ -57,11 +63,6 @@
 #define MAX_DRAIN_MS 1000
 /* how much of a remote command an error's context shows */
 #define MAX_SQL_IN_CONTEXT 1024
-/*
- * How soon a partition's backend that computes without sending notices that
- * nobody waits for it any more.
- */
-#define PEER_CHECK_INTERVAL "500ms"
 
 static LogqConn *connections = NULL;
 static bool callbacks_registered = false;
@@ -208,6 +209,9 @@ idle_conn_usable(LogqConn *conn)
 
 /*
  * Give a connection back.  Never throws.
+ *
+ * One that goes past a pooler is not kept: the pooler is there so that
+ * thousands of sessions need few connections.
  */
 void
 logq_conn_release(LogqConn *conn)
@@ -225,7 +229,7 @@ logq_conn_release(LogqConn *conn)
 		if (!other->in_use && other->umid == conn->umid)
 			nfree++;
 
-	if (conn->stale || nfree > MAX_IDLE_PER_MAPPING ||
+	if (conn->stale || conn->past_pooler || nfree > MAX_IDLE_PER_MAPPING ||
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||
 		  (conn->state == LOGQ_CONN_IDLE &&
@@ -276,6 +280,9 @@ start_connection(ForeignServer *server, UserMapping *user,
 	conn->serverid = server->serverid;
 	conn->userid = user->userid;
 	conn->umid = user->umid;
+	conn->pooled = at != NULL && at->pooled;
+	conn->past_pooler = at == NULL &&
+		logq_server_option(server, "pooler") != NULL;
 	strlcpy(conn->name, server->servername, NAMEDATALEN);
 	strlcpy(conn->address, pool_key(at), sizeof(conn->address));
 	conn->server_hash =
@@ -411,7 +418,14 @@ logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 LogqConn *
 logq_conn_acquire_reserved(Oid serverid, Oid userid, bool fresh)
 {
-	return acquire(serverid, userid, NULL, fresh, PLACE_RESERVED);
+	LogqServers *servers = logq_servers(serverid);
+	const LogqServer *primary = &servers->servers[0];
+	LogqConn   *conn = acquire(serverid, userid,
+							   primary->pooled ? primary : NULL, fresh,
+							   PLACE_RESERVED);
+
+	pfree(servers);
+	return conn;
 }
 
 LogqConn *
@@ -538,21 +552,44 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 	return true;
 }
 
+static bool
+knows_peer_check(const LogqConn *conn)
+{
+	return PQserverVersion(conn->pg) >= 140000;
+}
+
 /*
  * Settings that a partition may not know and that therefore cannot go with
  * the startup packet.  The caller puts them ahead of its first request, so
  * they cost no round trip.
+ *
+ * A pooler hands every transaction to another backend, of which it is not
+ * known what settings it has, and what is left there is found by others.  So
+ * every transaction brings all settings, and takes them with it: SET LOCAL
+ * ahead of BEGIN, in one simple query, lands in the same transaction, without
+ * a snapshot, so BEGIN may still choose the isolation level.  Without BEGIN
+ * the simple query is the transaction.
  */
 const char *
 logq_conn_setup_sql(LogqConn *conn)
 {
+	if (conn->pooled)
+		return PQtransactionStatus(conn->pg) == PQTRANS_IDLE ?
+			logq_conn_transaction_sql(conn) : "";
 	if (conn->configured)
 		return "";
 	conn->configured = true;
-	if (PQserverVersion(conn->pg) < 140000)
-		return "";
-	return "SET client_connection_check_interval = '"
-		PEER_CHECK_INTERVAL "'; ";
+	return !knows_peer_check(conn) ? "" :
+		"SET client_connection_check_interval = '"
+		LOGQ_PEER_CHECK_INTERVAL "'; ";
+}
+
+/* See logq.h. */
+const char *
+logq_conn_transaction_sql(const LogqConn *conn)
+{
+	return conn->pooled ?
+		logq_transaction_settings(knows_peer_check(conn)) : "";
 }
 
 /*
@@ -597,6 +634,12 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 		if (rc & WL_SOCKET_MASK)
 			return true;
 	}
+}
+
+bool
+logq_conn_was_heard(const LogqConn *conn)
+{
+	return conn->pg != NULL && PQconnectionUsedPassword(conn->pg);
 }
 
 /*
@@ -798,6 +841,9 @@ logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
 	char	   *primary = error_field(res, PG_DIAG_MESSAGE_PRIMARY);
 	char	   *severity = error_field(res, PG_DIAG_SEVERITY_NONLOCALIZED);
 
+	/* a PgBouncer has only the other one, and no language */
+	if (severity == NULL)
+		severity = error_field(res, PG_DIAG_SEVERITY);
 	failure->detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
 	failure->hint = error_field(res, PG_DIAG_MESSAGE_HINT);
 	failure->context = error_field(res, PG_DIAG_CONTEXT);

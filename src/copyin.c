@@ -120,6 +120,10 @@ call_make_segment(LogqConn *conn, TimestampTz ts, int lock_timeout)
  * A connection for what is done in a transaction of its own.  Ours is about
  * to write, and takes its places now, as sessions that begin would otherwise
  * have any number of these.
+ *
+ * The transaction may hold one of the few connections of the partition's
+ * pooler by now.  If it waited there for a second one, and others likewise,
+ * all of them would wait for each other; so this goes past the pooler.
  */
 static LogqConn *
 acquire_apart(LogqPartition *part, Oid userid)
@@ -648,6 +652,7 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 	for (other = open_copies; other != NULL; other = other->next)
 		if (other->part == part && other->state->userid == userid)
 			apart = true;
+	/* past a pooler, for the same reason as in make_segment_apart */
 	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :
 		logq_xact_begin_write(part->serverid, userid);
 

@@ -364,13 +364,24 @@ silence_fault(int ms)
 }
 
 /*
+ * ... and one that did not let us in?  Not for a user's wrong password.
+ */
+static LogqFault
+connect_fault(const LogqConn *conn)
+{
+	if (GetCurrentTimestamp() >= conn->connect_deadline)
+		return silence_fault(logq_connect_timeout);
+	return logq_conn_was_heard(conn) ? LOGQ_FAULT_STALLED :
+		LOGQ_FAULT_REFUSED;
+}
+
+/*
  * Connecting has failed, for the reason that libpq or we have given.
  */
 void
 logq_stream_connect_failed(LogqStream *stream, const char *reason)
 {
-	bool		expired =
-		GetCurrentTimestamp() >= stream->conn->connect_deadline;
+	LogqFault	fault = connect_fault(stream->conn);
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 	LogqFailure *failure = palloc0(sizeof(LogqFailure));
 
@@ -383,9 +394,7 @@ logq_stream_connect_failed(LogqStream *stream, const char *reason)
 								stream->part->name);
 	failure->hint = "See the view \"logq.partitions\" for the state of all partitions.";
 	MemoryContextSwitchTo(old);
-	logq_stream_failed(stream, failure, expired ?
-					   silence_fault(logq_connect_timeout) :
-					   LOGQ_FAULT_REFUSED);
+	logq_stream_failed(stream, failure, fault);
 }
 
 /*
@@ -676,12 +685,11 @@ hedge_failed(LogqStream *stream, const char *reason)
 	LogqHedge  *hedge = &stream->hedge;
 	LogqFailure *failure = make_failure(stream, ERRCODE_CONNECTION_FAILURE,
 										pchomp(reason));
-	bool		expired = hedge->state == LOGQ_HEDGE_CONNECTING &&
-		GetCurrentTimestamp() >= hedge->conn->connect_deadline;
 
-	logq_health_failed(stream->servers, hedge->server, expired ?
-					   silence_fault(logq_connect_timeout) :
-					   LOGQ_FAULT_REFUSED, failure->reason);
+	logq_health_failed(stream->servers, hedge->server,
+					   hedge->state == LOGQ_HEDGE_CONNECTING ?
+					   connect_fault(hedge->conn) : LOGQ_FAULT_REFUSED,
+					   failure->reason);
 	stream->failures[hedge->server] = failure;
 	stream->tried |= 1U << hedge->server;
 	logq_stream_end_hedge(stream);
@@ -735,10 +743,12 @@ advance_hedge(LogqStream *stream)
 				{
 					MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
-					hedge->sql = logq_stream_sql(stream, hedge->server);
+					hedge->sql = logq_stream_sql(stream, hedge->server,
+												 hedge->conn);
 					MemoryContextSwitchTo(old);
 				}
 				hedge->sent_at = GetCurrentTimestamp();
+				PQsetErrorVerbosity(conn->pg, PQERRORS_TERSE);
 				if (!logq_conn_try_send(conn, hedge->sql))
 				{
 					hedge_failed(stream, PQerrorMessage(conn->pg));

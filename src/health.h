@@ -112,7 +112,8 @@ typedef enum LogqFault
 {
 	LOGQ_FAULT_REFUSED,			/* it said no at once, or hung up */
 	LOGQ_FAULT_SILENT,			/* it did not say anything in time */
-	LOGQ_FAULT_STALLED			/* it stopped in the middle of an answer */
+	LOGQ_FAULT_STALLED			/* it stopped in the middle of an answer, or
+								 * what is wrong is not the server */
 } LogqFault;
 
 /* of all servers of a partition at once; health has room for them */

@@ -204,6 +204,8 @@ typedef struct LogqConn
 	bool		reused;			/* had served a request before this one */
 	bool		stale;			/* options changed: close when free */
 	bool		configured;		/* session settings were sent */
+	bool		pooled;			/* ends at a pooler in transaction mode */
+	bool		past_pooler;	/* there is one, but this does not use it */
 	bool		used_external_fd;
 	bool		in_use;
 	bool		counted;		/* among all backends', in connlimit.c */
@@ -225,7 +227,12 @@ typedef struct LogqConn
  * It does not wait.  fresh: do not take a pooled one.
  */
 extern LogqConn *logq_conn_acquire(Oid serverid, Oid userid, bool fresh);
-/* the same, to one of the servers of a partition */
+/*
+ * The same, to one of the servers of a partition.  It may be a pooler: nothing
+ * of a session must be counted on then, as every transaction, or simple query
+ * outside of one, may be in another backend than the one before.  Settings
+ * that logq_conn_setup_sql brings hold for one transaction.
+ */
 typedef enum LogqAcquire
 {
 	LOGQ_ACQUIRE_POOLED,
@@ -238,8 +245,8 @@ extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
 										  const struct LogqServer *at,
 										  LogqAcquire how);
 /*
- * The same, for one of the connections that were reserved: see admission.h.
- * The one above is for those few that no limit applies to.
+ * To the primary, over its pooler if it has one, for one of the connections
+ * that were reserved: see admission.h.
  */
 extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
 											bool fresh);
@@ -269,8 +276,14 @@ extern bool logq_conn_drain(LogqConn *conn);
 /* close at once, whatever it is doing.  Never throws. */
 extern void logq_conn_close(LogqConn *conn);
 
-/* Session settings that must be sent ahead of the first request, or "" */
+/*
+ * Settings that must be sent ahead of a request, in the same simple query, or
+ * "".  Through a pooler that is all of them, ahead of each transaction; they
+ * end with it.
+ */
 extern const char *logq_conn_setup_sql(LogqConn *conn);
+/* the same for a further transaction of one simple query */
+extern const char *logq_conn_transaction_sql(const LogqConn *conn);
 
 /*
  * For those who may wait (writing, DDL); all honour interrupts and none calls
@@ -303,6 +316,11 @@ typedef struct LogqFailure
 	char	   *sql;
 } LogqFailure;
 
+/*
+ * Connecting has failed.  Did the server take our password first?  Then it is
+ * well, and what is wrong is ours.
+ */
+extern bool logq_conn_was_heard(const LogqConn *conn);
 /* frees res */
 extern LogqFailure *logq_remote_failure(LogqConn *conn, PGresult *res,
 										const char *sql);
@@ -318,6 +336,21 @@ extern void logq_report_remote_error(int elevel, LogqConn *conn,
 
 /* ---------- options.c ---------- */
 
+/*
+ * How soon a partition's backend that computes without sending notices that
+ * nobody waits for it any more.
+ */
+#define LOGQ_PEER_CHECK_INTERVAL "500ms"
+
+/* an option's value as text, or NULL */
+extern const char *logq_server_option(ForeignServer *server,
+									  const char *name);
+/*
+ * SQL that gives one transaction what other connections have from their
+ * startup packet; check_peer: and client_connection_check_interval, which is
+ * known from 14 on.
+ */
+extern const char *logq_transaction_settings(bool check_peer);
 /*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
  * with what logq adds (client_encoding, application_name, options, ...).  at:

@@ -103,9 +103,10 @@ logq_had_sort(LogqStream *stream)
 }
 
 /*
- * An id has come.  False: its row has been handed out already.
+ * An id has come.  False: its row has been handed out already.  Apart from what
+ * is done for each row, which is to stay small.
  */
-static bool
+static pg_noinline bool
 is_new(LogqStream *stream)
 {
 	const LogqField *field = &stream->fields[stream->request->id_field];
@@ -150,12 +151,12 @@ is_new(LogqStream *stream)
 /*
  * A row was decoded: note its key.  False: it was handed out before.
  */
-static bool
+static inline bool
 row_arrived(LogqStream *stream)
 {
 	const LogqRequest *request = stream->request;
 
-	if (stream->tracked && !is_new(stream))
+	if (unlikely(stream->tracked) && !is_new(stream))
 		return false;
 	logq_stream_progressed(stream);
 

@@ -378,11 +378,15 @@ advance_probe(Probe *probe)
 	}
 	else if (failure != NULL)
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		logq_health_failed(&probe->servers, probe->server,
-						   now >= probe->conn->connect_deadline ?
-						   LOGQ_FAULT_SILENT : LOGQ_FAULT_REFUSED, failure);
+		/* a user's wrong password is no news of the server but that it is up */
+		if (GetCurrentTimestamp() >= probe->conn->connect_deadline)
+			logq_health_failed(&probe->servers, probe->server,
+							   LOGQ_FAULT_SILENT, failure);
+		else if (logq_conn_was_heard(probe->conn))
+			logq_health_answered(&probe->servers, probe->server, -1, -1);
+		else
+			logq_health_failed(&probe->servers, probe->server,
+							   LOGQ_FAULT_REFUSED, failure);
 		logq_conn_close(probe->conn);
 	}
 	else

@@ -388,7 +388,7 @@ logq_stream_prepare(LogqStream *stream)
  * The request as it goes to a server of the partition.
  */
 char *
-logq_stream_sql(LogqStream *stream, int server)
+logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 {
 	bool		replica = stream->servers->servers[server].replica;
 	bool		has_replicas = stream->servers->n > 1;
@@ -396,7 +396,11 @@ logq_stream_sql(LogqStream *stream, int server)
 
 	initStringInfo(&buf);
 	if (replica)
+	{
 		appendStringInfoString(&buf, logq_replica_sql());
+		/* those ahead of all that ended with its transaction */
+		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
+	}
 	appendStringInfoString(&buf,
 						   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
 	if (stream->load != NULL)
@@ -470,13 +474,16 @@ send_request(LogqStream *stream)
 
 	if (stream->sql != NULL)
 		pfree(stream->sql);
-	stream->sql = logq_stream_sql(stream, stream->server);
+	stream->sql = logq_stream_sql(stream, stream->server,
+								  stream->conn);
 	MemoryContextSwitchTo(old);
 
 	stream->asked_at = GetCurrentTimestamp();
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
 	logq_stream_sent(stream);
+	/* else libpq makes a text of the notice, with an excerpt of the SQL */
+	PQsetErrorVerbosity(stream->conn->pg, PQERRORS_TERSE);
 	if (!logq_conn_try_send(stream->conn, stream->sql))
 		logq_stream_lost(stream, NULL);
 }

@@ -249,7 +249,8 @@ extern bool logq_stream_prepare(LogqStream *stream);
 /* the answer at hand will not be gone on with: what is left to be asked? */
 extern void logq_stream_rewind(LogqStream *stream);
 /* SQL of the request that is prepared, for a server, palloc'd */
-extern char *logq_stream_sql(LogqStream *stream, int server);
+extern char *logq_stream_sql(LogqStream *stream, int server,
+							 const LogqConn *conn);
 
 /* ---------- failover.c ---------- */
 

@@ -754,7 +754,8 @@ advance(Watch *w, int interval)
 		if (edata != NULL)
 		{
 			primary_failed(w, expired ? LOGQ_FAULT_SILENT :
-						   LOGQ_FAULT_REFUSED,
+						   logq_conn_was_heard(w->conn) ?
+						   LOGQ_FAULT_STALLED : LOGQ_FAULT_REFUSED,
 						   logq_worker_error_text(edata));
 			fail(w, logq_worker_error_text(edata));
 		}

@@ -10,6 +10,9 @@
 #	$c->replica('p1')->stop;						# a node as any other
 #	$c->wait_for_catchup_all;
 #
+#	my $c = LogqTest->new(pooled => {});			# each has a PgBouncer
+#	$c->pooler('p1')->stop;
+#
 # Partitions are reached as role "logq", which needs a password and is no
 # superuser there.  Everybody else is trusted: tests look behind logq's back as
 # the superuser.  Nothing here sleeps for a fixed time to have something done:
@@ -79,16 +82,23 @@ HBA
 # Options: partitions (3), conf and coordinator_conf (lists of lines),
 # add (1; 0 leaves servers to the test), segment_interval, prefix (of the names
 # of servers, when a test needs a second cluster), replicas (0; of each
-# partition, or a hash by name), replica_conf (what these have beyond conf).
+# partition, or a hash by name), replica_conf (what these have beyond conf),
+# pooled (none; sessions go to each partition through a PgBouncer with this
+# conf, see LogqPgBouncer).
+#
+#	LOGQ_POOLED=1	gives every test such poolers
 sub new
 {
 	my ($class, %opt) = @_;
 	my $n = $opt{partitions} // 3;
 	my $prefix = $opt{prefix} // '';
+	my $pooled = $opt{pooled} //
+	  ($ENV{LOGQ_POOLED} ? { default_pool_size => 20 } : undef);
 	my $self = bless {
 		names => [],
 		parts => {},
 		replicas => {},
+		poolers => {},
 		segment_interval => $opt{segment_interval}
 	  },
 	  $class;
@@ -111,6 +121,12 @@ sub new
 		$self->{parts}{$name} = $node;
 		$self->{replicas}{$name} =
 		  [ start_replicas($node, $n_replicas, @{ $opt{replica_conf} // [] }) ];
+		if (defined $pooled)
+		{
+			require LogqPgBouncer;
+			$self->{poolers}{$name} = LogqPgBouncer->new(
+				node => $node, name => "$prefix$name.pooler", conf => $pooled);
+		}
 	}
 	$self->{coordinator} = start_coordinator("${prefix}coordinator",
 		@{ $opt{coordinator_conf} // [] });
@@ -189,7 +205,8 @@ SQL
 
 # SQL that makes a server object for a partition and a mapping for CURRENT_USER.
 # Options: node or host and port (of a proxy, say), db, replicas (a list of
-# addresses or of all that has host and port; those of the partition).
+# addresses or of all that has host and port; those of the partition).  The
+# partition's pooler goes with the partition.
 sub server_sql
 {
 	my ($self, $name, %opt) = @_;
@@ -200,7 +217,11 @@ sub server_sql
 	my $replicas = addresses(@{ $opt{replicas} //
 			($opt{node} ? [] : $self->{replicas}{$name}) // [] });
 
+	my $pooler = $opt{node} || $opt{host} || $opt{port} ? undef
+	  : $self->{poolers}{$name};
+
 	$replicas = ', replicas ' . lit($replicas) if $replicas ne '';
+	$replicas .= ', pooler ' . lit($pooler->address) if $pooler;
 	return <<"SQL";
 CREATE SERVER $name FOREIGN DATA WRAPPER logq_fdw
 	OPTIONS (host @{[ lit($host) ]}, port '$port', dbname '$db'$replicas);
@@ -257,6 +278,12 @@ sub replica
 	$i //= 1;
 	return ($self->replicas($name))[ $i - 1 ]
 	  // croak "no replica $i of $name";
+}
+
+# The PgBouncer of a partition
+sub pooler
+{
+	return $_[0]->{poolers}{ $_[1] } // croak "no pooler of $_[1]";
 }
 
 # Is it running, and still a standby?

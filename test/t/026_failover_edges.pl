@@ -194,6 +194,25 @@ SQL
 	restore();
 }
 
+# ---------- one user's password ----------
+
+{
+	my $s2;
+
+	$c->sql(<<'SQL');
+CREATE ROLE forgetful LOGIN;
+CREATE USER MAPPING FOR forgetful SERVER p1 OPTIONS (user 'logq', password 'wrong');
+GRANT USAGE ON FOREIGN SERVER p1 TO forgetful;
+GRANT USAGE ON SCHEMA logq TO forgetful;
+GRANT SELECT ON logq.logs TO forgetful;
+SQL
+	$s2 = $c->session(user => 'forgetful');
+	like($s2->query("SELECT count(*) FROM logq.logs WHERE partition = 'p1'"),
+		qr/password authentication failed/, 'a user has a wrong password') foreach 1 .. 4;
+	is(LogqFaults::breaker($c, $_), 'closed', 'others have a right one') foreach $p1, $p1r;
+	$s2->quit;
+}
+
 # ---------- a worker, and an owner that is no superuser ----------
 
 {
