@@ -289,7 +289,7 @@ extern void logq_stream_end_hedge(LogqStream *stream);
 static inline void
 logq_stream_progressed(LogqStream *stream)
 {
-	if (stream->tried != 0 || stream->renewed)
+	if (unlikely(stream->tried != 0 || stream->renewed))
 	{
 		stream->tried = stream->behind = 0;
 		stream->renewed = false;
