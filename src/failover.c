@@ -10,17 +10,6 @@
  * asked once until there is progress.  When all have failed, the query fails,
  * or, if that was asked for, goes on without the rest and says so.
  *
- * Replicas.  The primary's answer tells where its WAL was, and the coordinator
- * notes where it was at which time.  A request to a replica begins with the
- * question how far it has replayed, before its snapshot is taken.  It is passed
- * over when that is more than logq.max_replica_lag before what the primary had
- * when it was last heard of, when it lacks
- * what this session has written or this scan has seen of the primary, and when
- * its catalog is older than the one that is known.  A replica that lacks only
- * what is on its way is tried again for a moment, if there is no other server.
- * A scan that has begun on the primary therefore never misses a row when it
- * goes on elsewhere.
- *
  * Time.  A partition sends results when its buffer is full, or at the end of
  * the request; so silence would say nothing.  But a notice is sent at once,
  * with all that is before it.  Casting '' to tsquery gives one while the
@@ -29,13 +18,8 @@
  * time to the first result says how the server fares, not how much work the
  * query is, and deadlines and second requests can go by it.
  *
- * Second requests.  When the first result takes longer than nearly all have
- * taken so far, another server is asked the same, if the purse has room.
- * Whoever has a result first goes on, the other one's connection is closed.
- * Nothing of the first request has been used by then.
- *
- * Invariants: a hedge exists only while the request has no result.  "tried"
- * holds those that failed since the last row or fragment.  Nothing here waits.
+ * Invariants: "tried" holds those that failed since the last row or fragment.
+ * Nothing here waits.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,26 +45,6 @@
  * to have must not keep others from a server.
  */
 #define MIN_BLAMED_MS 100
-/* what a replica may have received of a record whose end was never sent */
-#define MAX_RECORD_TAIL (256 * 1024)
-
-/*
- * In a transaction of its own, as its snapshot must not be the rows'.
- */
-const char *
-logq_replica_sql(void)
-{
-	return "BEGIN READ ONLY; SELECT pg_catalog.pg_is_in_recovery(), "
-		"(pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
-		"(pg_catalog.pg_last_wal_receive_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint, "
-		"(extract(epoch FROM pg_catalog.clock_timestamp() -"
-		" pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint, "
-		"CASE WHEN pg_catalog.pg_is_in_recovery()"
-		" THEN pg_catalog.pg_is_wal_replay_paused() OR"
-		" pg_catalog.current_setting('recovery_min_apply_delay') <> '0' END, "
-		"pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()); "
-		"COMMIT; ";
-}
 
 /* ---------- failures ---------- */
 
@@ -109,8 +73,8 @@ logq_failure_may_pass(const LogqFailure *failure)
 /*
  * A failure that is not the partition's own words.
  */
-static LogqFailure *
-make_failure(LogqStream *stream, int sqlstate, const char *reason)
+LogqFailure *
+logq_make_failure(LogqStream *stream, int sqlstate, const char *reason)
 {
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 	LogqFailure *failure = palloc0(sizeof(LogqFailure));
@@ -276,40 +240,6 @@ can_resume(const LogqStream *stream)
 }
 
 /*
- * Go on with the second request as if it had been the only one.
- */
-static void
-adopt_hedge(LogqStream *stream)
-{
-	LogqHedge  *hedge = &stream->hedge;
-
-	stream->conn = hedge->conn;
-	stream->generation++;
-	stream->server = hedge->server;
-	stream->promoted = false;
-	stream->fresh = hedge->fresh;
-	stream->attempt_at = hedge->started_at;
-	stream->ready_events = 0;
-	stream->hedge_at = 0;
-	hedge->conn = NULL;
-	hedge->generation++;
-	if (hedge->state == LOGQ_HEDGE_CONNECTING)
-	{
-		stream->sent_at = 0;
-		stream->state = LOGQ_STREAM_CONNECTING;
-		return;
-	}
-	if (stream->sql != NULL)
-		pfree(stream->sql);
-	stream->sql = hedge->sql;
-	hedge->sql = NULL;
-	stream->sent_at = stream->asked_at = hedge->sent_at;
-	stream->progress_at = Max(stream->progress_at, hedge->sent_at);
-	stream->state = hedge->state == LOGQ_HEDGE_SENDING ?
-		LOGQ_STREAM_SENDING : LOGQ_STREAM_RESULTS;
-}
-
-/*
  * The server that is being asked will not answer, or not any more: go
  * elsewhere.
  */
@@ -333,7 +263,7 @@ logq_stream_failed(LogqStream *stream, LogqFailure *failure, LogqFault fault)
 	stream->retries++;
 	if (stream->hedge.conn != NULL)
 	{
-		adopt_hedge(stream);
+		logq_adopt_hedge(stream);
 		return;
 	}
 	logq_stream_rewind(stream);
@@ -366,8 +296,8 @@ silence_fault(int ms)
 /*
  * ... and one that did not let us in?  Not for a user's wrong password.
  */
-static LogqFault
-connect_fault(const LogqConn *conn)
+LogqFault
+logq_connect_fault(const LogqConn *conn)
 {
 	if (GetCurrentTimestamp() >= conn->connect_deadline)
 		return silence_fault(logq_connect_timeout);
@@ -381,7 +311,7 @@ connect_fault(const LogqConn *conn)
 void
 logq_stream_connect_failed(LogqStream *stream, const char *reason)
 {
-	LogqFault	fault = connect_fault(stream->conn);
+	LogqFault	fault = logq_connect_fault(stream->conn);
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 	LogqFailure *failure = palloc0(sizeof(LogqFailure));
 
@@ -475,124 +405,18 @@ logq_stream_answered(LogqStream *stream)
 }
 
 /*
- * A number of a result, or -1.
- */
-static int64
-result_number(const PGresult *res, int column)
-{
-	return PQgetisnull(res, 0, column) ? -1 :
-		strtoll(PQgetvalue(res, 0, column), NULL, 10);
-}
-
-/* What a replica's position means for us */
-typedef enum Position
-{
-	POSITION_FINE,
-	POSITION_LACKING,			/* it may have it in a moment */
-	POSITION_FAR_BEHIND
-} Position;
-
-/*
- * How much WAL is missing to a position: 0 when all transactions are there.
- */
-static int64
-lacking(const LogqPosition *needed, XLogRecPtr replayed, int64 xmin)
-{
-	if (replayed >= needed->lsn || (needed->xid > 0 && xmin >= needed->xid))
-		return 0;
-	return (int64) (needed->lsn - replayed);
-}
-
-/*
- * Judge a replica.  *reason: what it lacks.
- *
- * The age of the last transaction that it has replayed says little by itself:
- * there may have been none since.  It counts when there is WAL to be replayed.
- * A primary that dies leaves the beginning of a record at the end of that,
- * which nobody will ever replay; and who has received much at once may be done
- * with it in a moment.
- */
-static Position
-judge_replica(LogqStream *stream, int server, const PGresult *res,
-			  bool *promoted, char **reason)
-{
-	LogqPosition written = logq_written_position(stream->part->serverid);
-	Position	position = POSITION_FINE;
-	XLogRecPtr	replayed;
-	int64		unreplayed;
-	int64		lag;
-	int64		lacks;
-	int64		xmin;
-	bool		paused;			/* or meant to be late */
-
-	*promoted = false;
-	if (PQntuples(res) != 1)
-	{
-		*reason = "it does not say how far it has replayed";
-		return POSITION_FAR_BEHIND;
-	}
-	if (PQgetvalue(res, 0, 0)[0] != 't')
-	{
-		/* it has become the partition, unless that is still there */
-		*promoted = true;
-		if ((stream->tried & 1) != 0 ||
-			!logq_primary_seems_well(stream->servers))
-			return POSITION_FINE;
-		*reason = "it is not a replica any more";
-		return POSITION_FAR_BEHIND;
-	}
-
-	replayed = (XLogRecPtr) Max(result_number(res, 1), 0);
-	xmin = result_number(res, 5);
-	lacks = Max(lacking(&stream->seen, replayed, xmin),
-				lacking(&written, replayed, xmin));
-	unreplayed = result_number(res, 2) - (int64) replayed;
-	paused = PQgetvalue(res, 0, 4)[0] == 't';
-	lag = logq_health_wal_lag(stream->servers,
-							  !paused && unreplayed > 0 &&
-							  unreplayed <= MAX_RECORD_TAIL ?
-							  replayed + unreplayed : replayed);
-	if (lag > logq_max_replica_lag)
-		position = POSITION_FAR_BEHIND;
-	if (unreplayed > (paused ? 0 : MAX_RECORD_TAIL))
-	{
-		lag = Max(lag, result_number(res, 3));
-		if (lag > logq_max_replica_lag && position == POSITION_FINE)
-			position = paused ? POSITION_FAR_BEHIND : POSITION_LACKING;
-	}
-	/* what may be over in a moment is not to be remembered */
-	if (position != POSITION_LACKING)
-		logq_health_set_lag(stream->servers, server, lag);
-	if (position != POSITION_FINE)
-	{
-		*reason = psprintf("replica is " INT64_FORMAT " ms behind, more than \"logq.max_replica_lag\"",
-						   lag);
-		return position;
-	}
-	if (lacks > 0)
-	{
-		*reason = written.lsn == LOGQ_WRITTEN_UNKNOWN ?
-			pstrdup("replica may lack what this session has written") :
-			psprintf("replica lacks what this session has read or written (" INT64_FORMAT " bytes of WAL)",
-					 lacks);
-		return POSITION_LACKING;
-	}
-	return POSITION_FINE;
-}
-
-/*
  * A replica will not do: ask another server.  It is no failure of it.
  */
 static void
-pass_over(LogqStream *stream, Position position, const char *reason)
+pass_over(LogqStream *stream, LogqReplicaPosition position, const char *reason)
 {
 	int			server = stream->server;
 
 	stream->failures[server] =
-		make_failure(stream, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+		logq_make_failure(stream, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					 reason);
 	stream->tried |= 1U << server;
-	if (position == POSITION_LACKING)
+	if (position == LOGQ_POSITION_LACKING)
 		stream->behind |= 1U << server;
 	logq_stream_drop_connection(stream, false);
 	logq_stream_rewind(stream);
@@ -606,11 +430,11 @@ bool
 logq_stream_check_replica(LogqStream *stream, PGresult *res)
 {
 	char	   *reason = NULL;
-	Position	position = judge_replica(stream, stream->server, res,
+	LogqReplicaPosition	position = logq_judge_replica(stream, stream->server, res,
 										 &stream->promoted, &reason);
 
 	PQclear(res);
-	if (position == POSITION_FINE)
+	if (position == LOGQ_POSITION_FINE)
 		return true;
 	pass_over(stream, position, reason);
 	return false;
@@ -619,217 +443,8 @@ logq_stream_check_replica(LogqStream *stream, PGresult *res)
 void
 logq_stream_catalog_behind(LogqStream *stream)
 {
-	pass_over(stream, POSITION_LACKING,
+	pass_over(stream, LOGQ_POSITION_LACKING,
 			  "replica has an older catalog than is known");
-}
-
-/* ---------- second requests ---------- */
-
-/*
- * Forget the second request.  Never throws.
- */
-void
-logq_stream_end_hedge(LogqStream *stream)
-{
-	LogqHedge  *hedge = &stream->hedge;
-
-	if (hedge->conn == NULL)
-		return;
-	if (hedge->conn->state == LOGQ_CONN_IDLE)
-		logq_conn_release(hedge->conn);
-	else
-		logq_conn_close(hedge->conn);
-	hedge->conn = NULL;
-	hedge->generation++;
-}
-
-/*
- * Ask another server, too.
- */
-static void
-start_hedge(LogqStream *stream)
-{
-	LogqHedge  *hedge = &stream->hedge;
-	int			server;
-
-	stream->hedge_at = 0;
-	server = logq_choose_other(stream->servers, stream->server,
-							   stream->tried);
-	if (server < 0 || !logq_health_spend_hedge(stream->servers))
-		return;
-	hedge->conn = logq_conn_acquire_server(stream->part->serverid,
-										   stream->userid,
-										   &stream->servers->servers[server],
-										   LOGQ_ACQUIRE_EXTRA);
-	if (hedge->conn == NULL)
-		return;
-	hedge->generation++;
-	hedge->server = server;
-	hedge->state = LOGQ_HEDGE_CONNECTING;
-	hedge->fresh = hedge->conn->state == LOGQ_CONN_CONNECTING;
-	hedge->started_at = GetCurrentTimestamp();
-	hedge->wait_events = hedge->ready_events = 0;
-	if (hedge->sql != NULL)
-		pfree(hedge->sql);
-	hedge->sql = NULL;
-	logq_health_asked(stream->servers, server, true);
-	stream->hedges++;
-}
-
-/*
- * The second request has come to nothing.
- */
-static void
-hedge_failed(LogqStream *stream, const char *reason)
-{
-	LogqHedge  *hedge = &stream->hedge;
-	LogqFailure *failure = make_failure(stream, ERRCODE_CONNECTION_FAILURE,
-										pchomp(reason));
-
-	logq_health_failed(stream->servers, hedge->server,
-					   hedge->state == LOGQ_HEDGE_CONNECTING ?
-					   connect_fault(hedge->conn) : LOGQ_FAULT_REFUSED,
-					   failure->reason);
-	stream->failures[hedge->server] = failure;
-	stream->tried |= 1U << hedge->server;
-	logq_stream_end_hedge(stream);
-}
-
-/*
- * It was first: the one that was asked first is left.
- */
-static void
-hedge_won(LogqStream *stream)
-{
-	LogqHedge  *hedge = &stream->hedge;
-	TimestampTz now = GetCurrentTimestamp();
-
-	logq_health_overtaken(stream->servers, stream->server,
-						  (now - stream->attempt_at) / 1000.0, false);
-	logq_health_overtaken(stream->servers, hedge->server, 0, true);
-	logq_stream_drop_connection(stream, false);
-	adopt_hedge(stream);
-	logq_stream_answered(stream);
-}
-
-/*
- * Go on with the second request as far as possible.  True: it has taken over.
- */
-static bool
-advance_hedge(LogqStream *stream)
-{
-	LogqHedge  *hedge = &stream->hedge;
-	uint32		events = hedge->ready_events;
-	bool		consumed = false;
-
-	hedge->ready_events = 0;
-	for (;;)
-	{
-		LogqConn   *conn = hedge->conn;
-		char	   *failure = NULL;
-		PGresult   *res;
-
-		switch (hedge->state)
-		{
-			case LOGQ_HEDGE_CONNECTING:
-				if (!logq_conn_poll(conn, &events, &failure))
-				{
-					if (failure != NULL)
-						hedge_failed(stream, failure);
-					else
-						hedge->wait_events = events;
-					return false;
-				}
-				{
-					MemoryContext old = MemoryContextSwitchTo(stream->cxt);
-
-					hedge->sql = logq_stream_sql(stream, hedge->server,
-												 hedge->conn);
-					MemoryContextSwitchTo(old);
-				}
-				hedge->sent_at = GetCurrentTimestamp();
-				PQsetErrorVerbosity(conn->pg, PQERRORS_TERSE);
-				if (!logq_conn_try_send(conn, hedge->sql))
-				{
-					hedge_failed(stream, PQerrorMessage(conn->pg));
-					return false;
-				}
-				hedge->state = LOGQ_HEDGE_SENDING;
-				break;
-
-			case LOGQ_HEDGE_SENDING:
-				{
-					int			rc = PQflush(conn->pg);
-
-					if (rc < 0 || (rc > 0 && PQconsumeInput(conn->pg) == 0))
-					{
-						hedge_failed(stream, PQerrorMessage(conn->pg));
-						return false;
-					}
-					if (rc > 0)
-					{
-						hedge->wait_events = WL_SOCKET_READABLE |
-							WL_SOCKET_WRITEABLE;
-						return false;
-					}
-					hedge->state = LOGQ_HEDGE_WAITING;
-					break;
-				}
-
-			case LOGQ_HEDGE_WAITING:
-				if (PQisBusy(conn->pg))
-				{
-					hedge->wait_events = WL_SOCKET_READABLE;
-					if (consumed)
-						return false;
-					if (PQconsumeInput(conn->pg) == 0)
-					{
-						hedge_failed(stream, PQerrorMessage(conn->pg));
-						return false;
-					}
-					consumed = true;
-					break;
-				}
-				res = PQgetResult(conn->pg);
-				if (res == NULL || PQresultStatus(res) == PGRES_FATAL_ERROR)
-				{
-					char	   *reason = pstrdup(res ?
-												 PQresultErrorMessage(res) :
-												 PQerrorMessage(conn->pg));
-
-					PQclear(res);
-					hedge_failed(stream, reason);
-					return false;
-				}
-				if (PQresultStatus(res) == PGRES_TUPLES_OK)
-				{
-					char	   *reason = NULL;
-					bool		promoted;
-					Position	position = judge_replica(stream,
-														 hedge->server, res,
-														 &promoted, &reason);
-
-					PQclear(res);
-					if (position != POSITION_FINE)
-					{
-						/* neither won nor failed */
-						logq_stream_end_hedge(stream);
-						return false;
-					}
-					hedge_won(stream);
-					stream->promoted = promoted;
-					return true;
-				}
-				PQclear(res);
-				/* the first results of a replica do not say how far it is */
-				if (!stream->servers->servers[hedge->server].replica)
-				{
-					hedge_won(stream);
-					return true;
-				}
-				break;
-		}
-	}
 }
 
 /* ---------- time ---------- */
@@ -912,11 +527,11 @@ logq_stream_before_wait(LogqStream *stream)
 	if (!stream->answered)
 	{
 		if (stream->hedge_at != 0 && now >= stream->hedge_at)
-			start_hedge(stream);
+			logq_start_hedge(stream);
 		wake_by(stream, stream->hedge_at);
 		if (stream->hedge.conn != NULL)
 		{
-			if (advance_hedge(stream))
+			if (logq_advance_hedge(stream))
 				return true;
 			if (stream->hedge.conn != NULL &&
 				stream->hedge.state == LOGQ_HEDGE_CONNECTING)
@@ -935,7 +550,7 @@ logq_stream_before_wait(LogqStream *stream)
 		{
 			LogqFailure *failure;
 
-			failure = make_failure(stream, ERRCODE_CONNECTION_FAILURE,
+			failure = logq_make_failure(stream, ERRCODE_CONNECTION_FAILURE,
 								   psprintf(stream->answered ?
 											"has sent nothing for %d ms" :
 											"did not answer within %d ms",

@@ -25,6 +25,8 @@
  *		batch.c		which segments a request asks, for how many rows
  *		rows.c		rows of a stream: from messages, or from a file
  *		failover.c	a stream and the servers that could answer it
+ *		hedge.c		second requests, to another server of the partition
+ *		standby.c	is a replica far enough to answer?
  *		servers.c	the servers of a partition, and which to ask
  *		health.c	how servers fare, as all sessions have seen it
  *		query.c		what a session keeps of its queries

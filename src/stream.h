@@ -283,13 +283,42 @@ extern void logq_clock_look(LogqClock *clock, TimestampTz now);
 extern void logq_stream_waits(LogqStream *stream, TimestampTz now);
 /* all that is measured from a time on goes on as if nobody had been idle */
 extern void logq_stream_skip_idle(LogqStream *stream);
+/* a failure that is not the partition's own words */
+extern LogqFailure *logq_make_failure(LogqStream *stream, int sqlstate,
+									  const char *reason);
+/* what is a server to be blamed for that could not be connected to? */
+extern LogqFault logq_connect_fault(const LogqConn *conn);
+
+/* ---------- hedge.c ---------- */
+
+extern void logq_start_hedge(LogqStream *stream);
+/* true: it has taken over */
+extern bool logq_advance_hedge(LogqStream *stream);
+/* the first request has failed: the second one is what there is */
+extern void logq_adopt_hedge(LogqStream *stream);
+/* never throws */
 extern void logq_stream_end_hedge(LogqStream *stream);
+
+/* ---------- standby.c ---------- */
+
+/* What a replica's position means for us */
+typedef enum LogqReplicaPosition
+{
+	LOGQ_POSITION_FINE,
+	LOGQ_POSITION_LACKING,		/* it may have it in a moment */
+	LOGQ_POSITION_FAR_BEHIND
+} LogqReplicaPosition;
+
+/* *promoted: it is none any more; *reason: what it lacks, palloc'd */
+extern LogqReplicaPosition logq_judge_replica(LogqStream *stream, int server,
+											  const PGresult *res,
+											  bool *promoted, char **reason);
 
 /* a row or the end of a segment: whoever has failed may be asked again */
 static inline void
 logq_stream_progressed(LogqStream *stream)
 {
-	if (stream->tried != 0 || stream->renewed)
+	if (unlikely(stream->tried != 0 || stream->renewed))
 	{
 		stream->tried = stream->behind = 0;
 		stream->renewed = false;
