@@ -40,6 +40,8 @@
 /* a replica that is about to have what it lacks */
 #define BEHIND_RETRY_MS 20
 #define MAX_BEHIND_MS 1000
+/* one that is silent for so long is looked at twice */
+#define SUSPICIOUS_MS 100
 /*
  * One that was silent for less is not blamed: what deadlines a session likes
  * to have must not keep others from a server.
@@ -414,7 +416,7 @@ pass_over(LogqStream *stream, LogqReplicaPosition position, const char *reason)
 
 	stream->failures[server] =
 		logq_make_failure(stream, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					 reason);
+						  reason);
 	stream->tried |= 1U << server;
 	if (position == LOGQ_POSITION_LACKING)
 		stream->behind |= 1U << server;
@@ -430,9 +432,14 @@ bool
 logq_stream_check_replica(LogqStream *stream, PGresult *res)
 {
 	char	   *reason = NULL;
-	LogqReplicaPosition	position = logq_judge_replica(stream, stream->server, res,
-										 &stream->promoted, &reason);
+	LogqReplicaPosition position;
 
+	position = logq_judge_replica(stream, stream->server, res,
+								  &stream->promoted, &reason);
+	/* another one that goes on must have as much */
+	if (position == LOGQ_POSITION_FINE && !stream->promoted &&
+		stream->seen.lsn == 0)
+		stream->seen.lsn = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
 	PQclear(res);
 	if (position == LOGQ_POSITION_FINE)
 		return true;
@@ -445,6 +452,17 @@ logq_stream_catalog_behind(LogqStream *stream)
 {
 	pass_over(stream, LOGQ_POSITION_LACKING,
 			  "replica has an older catalog than is known");
+}
+
+/*
+ * What is named as the primary is a standby: perhaps it was the primary before,
+ * and has come back as what it is now.
+ */
+void
+logq_stream_not_primary(LogqStream *stream)
+{
+	pass_over(stream, LOGQ_POSITION_FAR_BEHIND,
+			  "it is a standby, and not the primary");
 }
 
 /* ---------- time ---------- */
@@ -539,8 +557,39 @@ logq_stream_before_wait(LogqStream *stream)
 		}
 	}
 	if (stream->state == LOGQ_STREAM_CONNECTING)
+	{
 		wake_by(stream, stream->conn->connect_deadline);
-	else if (logq_partition_timeout > 0)
+		return false;
+	}
+
+	/* it may have stopped in the middle of the answer, as others have found */
+	if (stream->answered && stream->servers->n > 1)
+	{
+		TimestampTz look_at =
+			TimestampTzPlusMilliseconds(Max(stream->progress_at,
+											stream->waiting_since),
+										SUSPICIOUS_MS);
+
+		if (now >= look_at)
+		{
+			if (!logq_server_seems_well(stream->servers, stream->server) &&
+				can_resume(stream) &&
+				logq_choose_other(stream->servers, stream->server,
+								  stream->tried) >= 0)
+			{
+				logq_stream_failed(stream,
+								   logq_make_failure(stream,
+													 ERRCODE_CONNECTION_FAILURE,
+													 "has stopped sending, and does not answer others"),
+								   LOGQ_FAULT_STALLED);
+				return true;
+			}
+			look_at = TimestampTzPlusMilliseconds(now, SUSPICIOUS_MS);
+		}
+		wake_by(stream, look_at);
+	}
+
+	if (logq_partition_timeout > 0)
 	{
 		TimestampTz from = Max(stream->progress_at, stream->waiting_since);
 		TimestampTz deadline =
@@ -551,10 +600,10 @@ logq_stream_before_wait(LogqStream *stream)
 			LogqFailure *failure;
 
 			failure = logq_make_failure(stream, ERRCODE_CONNECTION_FAILURE,
-								   psprintf(stream->answered ?
-											"has sent nothing for %d ms" :
-											"did not answer within %d ms",
-											logq_partition_timeout));
+										psprintf(stream->answered ?
+												 "has sent nothing for %d ms" :
+												 "did not answer within %d ms",
+												 logq_partition_timeout));
 			failure->hint = "Narrow the search, or raise \"logq.partition_timeout\".";
 			logq_stream_failed(stream, failure,
 							   stream->answered ? LOGQ_FAULT_STALLED :

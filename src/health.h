@@ -171,6 +171,8 @@ extern int	logq_choose_server(const LogqServers *servers, Oid userid,
 /* another one beside the given one, for a second request; -1: none */
 extern int	logq_choose_other(const LogqServers *servers, int server,
 							  uint32 tried);
+/* its breaker is closed */
+extern bool logq_server_seems_well(const LogqServers *servers, int server);
 /* nothing bad is known of it */
 extern bool logq_primary_seems_well(const LogqServers *servers);
 /* ms after which a second request is worth its while */

@@ -238,7 +238,7 @@ logq_advance_hedge(LogqStream *stream)
 				{
 					char	   *reason = NULL;
 					bool		promoted;
-					LogqReplicaPosition	position = logq_judge_replica(stream,
+					LogqReplicaPosition position = logq_judge_replica(stream,
 														 hedge->server, res,
 														 &promoted, &reason);
 

@@ -9,8 +9,8 @@
  * whole answer is put into a temporary file at once, and read from there.
  *
  * An unordered scan cannot go on elsewhere behind its last row.  So where there
- * is an elsewhere, the ids of the rows of the segment at hand are kept (sorted,
- * on disk when there are many).  Another server is asked for the segment in the
+ * is an elsewhere, the ids of the rows of the segment at hand are kept (on disk
+ * when there are many).  Another server is asked for the segment in the
  * order of ids, and what has been had is left out.
  *
  * Failure cases: what is not the format that was asked for is an error that
@@ -30,7 +30,9 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-/* ids of rows that take more memory go into a file */
+/* ids of rows that are kept as they come; more of them are sorted on disk */
+#define MIN_IDS_IN_MEMORY 1024
+#define MAX_IDS_IN_MEMORY (128 * 1024)
 #define HAD_MEMORY_KB 1024
 
 /*
@@ -64,9 +66,60 @@ logq_stream_decode_failed(LogqStream *stream)
 void
 logq_had_reset(LogqStream *stream)
 {
-	if (stream->had.sort != NULL)
-		tuplesort_end(stream->had.sort);
-	MemSet(&stream->had, 0, sizeof(LogqHad));
+	LogqHad    *had = &stream->had;
+
+	if (had->sort != NULL)
+		tuplesort_end(had->sort);
+	had->sort = NULL;
+	/* the array stays for the next one */
+	had->nids = 0;
+	had->sorted = had->more = had->any = false;
+	had->count = 0;
+}
+
+/*
+ * Hand the ids in memory over to a sort.
+ */
+static void
+spill_had(LogqStream *stream)
+{
+	LogqHad    *had = &stream->had;
+
+	if (had->sort == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stream->cxt);
+
+		had->sort = tuplesort_begin_datum(INT8OID, Int8LessOperator,
+										  InvalidOid, false, HAD_MEMORY_KB,
+										  NULL, TUPLESORT_RANDOMACCESS);
+		MemoryContextSwitchTo(old);
+	}
+	for (int i = 0; i < had->nids; i++)
+		tuplesort_putdatum(had->sort, Int64GetDatum(had->ids[i]), false);
+	had->nids = 0;
+}
+
+/*
+ * Make room for more of them.
+ */
+static void
+grow_had(LogqStream *stream)
+{
+	LogqHad    *had = &stream->had;
+
+	if (had->capacity == 0)
+	{
+		had->ids = MemoryContextAlloc(stream->cxt,
+									  MIN_IDS_IN_MEMORY * sizeof(int64));
+		had->capacity = MIN_IDS_IN_MEMORY;
+	}
+	else if (had->capacity < MAX_IDS_IN_MEMORY)
+	{
+		had->ids = repalloc(had->ids, 2 * had->capacity * sizeof(int64));
+		had->capacity *= 2;
+	}
+	else
+		spill_had(stream);
 }
 
 /*
@@ -92,12 +145,15 @@ logq_had_sort(LogqStream *stream)
 {
 	LogqHad    *had = &stream->had;
 
-	if (had->sort == NULL)
+	if (had->count == 0)
 		return;
 	if (had->sorted)
 		tuplesort_rescan(had->sort);
 	else
+	{
+		spill_had(stream);
 		tuplesort_performsort(had->sort);
+	}
 	had->sorted = true;
 	next_had(had);
 }
@@ -132,16 +188,9 @@ is_new(LogqStream *stream)
 			next_had(had);
 		return !had->more || had->next != id;
 	}
-	if (had->sort == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(stream->cxt);
-
-		had->sort = tuplesort_begin_datum(INT8OID, Int8LessOperator,
-										  InvalidOid, false, HAD_MEMORY_KB,
-										  NULL, TUPLESORT_RANDOMACCESS);
-		MemoryContextSwitchTo(old);
-	}
-	tuplesort_putdatum(had->sort, Int64GetDatum(id), false);
+	if (had->nids == had->capacity)
+		grow_had(stream);
+	had->ids[had->nids++] = id;
 	had->count++;
 	return true;
 }

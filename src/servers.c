@@ -575,6 +575,18 @@ logq_choose_other(const LogqServers *servers, int server, uint32 tried)
  * See health.h.
  */
 bool
+logq_server_seems_well(const LogqServers *servers, int server)
+{
+	LogqHealth	health[LOGQ_MAX_SERVERS];
+
+	logq_health_get(servers, health);
+	return health[server].breaker == LOGQ_BREAKER_CLOSED;
+}
+
+/*
+ * See health.h.
+ */
+bool
 logq_primary_seems_well(const LogqServers *servers)
 {
 	LogqHealth	health[LOGQ_MAX_SERVERS];

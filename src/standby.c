@@ -74,10 +74,10 @@ lacking(const LogqPosition *needed, XLogRecPtr replayed, int64 xmin)
  */
 LogqReplicaPosition
 logq_judge_replica(LogqStream *stream, int server, const PGresult *res,
-			  bool *promoted, char **reason)
+				   bool *promoted, char **reason)
 {
 	LogqPosition written = logq_written_position(stream->part->serverid);
-	LogqReplicaPosition	position = LOGQ_POSITION_FINE;
+	LogqReplicaPosition position = LOGQ_POSITION_FINE;
 	XLogRecPtr	replayed;
 	int64		unreplayed;
 	int64		lag;
@@ -118,7 +118,8 @@ logq_judge_replica(LogqStream *stream, int server, const PGresult *res,
 	{
 		lag = Max(lag, result_number(res, 3));
 		if (lag > logq_max_replica_lag && position == LOGQ_POSITION_FINE)
-			position = paused ? LOGQ_POSITION_FAR_BEHIND : LOGQ_POSITION_LACKING;
+			position = paused ? LOGQ_POSITION_FAR_BEHIND :
+				LOGQ_POSITION_LACKING;
 	}
 	/* what may be over in a moment is not to be remembered */
 	if (position != LOGQ_POSITION_LACKING)

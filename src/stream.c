@@ -69,6 +69,8 @@
 #define MAX_SKIPPED_BYTES (256 * 1024)
 /* what a finished scan lets arrive later: it fits a socket's buffer */
 #define MAX_BYTES_LEFT (128 * 1024)
+/* and in which segments it may still be looked for */
+#define MAX_ROWS_SEARCHED 20000
 /* bytes of a row, as long as none has come */
 #define ASSUMED_ROW_SIZE 512
 /* catalog reads because of dropped segments, in one scan of one partition */
@@ -127,6 +129,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->seen.lsn = 0;
 	stream->seen.xid = 0;
 	stream->tracked = false;
+	MemSet(&stream->had, 0, sizeof(LogqHad));	/* its array was the last run's */
 	stream->missing = NULL;
 	stream->sql = NULL;
 	stream->spool_buf = NULL;
@@ -197,25 +200,42 @@ logq_stream_abandon(LogqStream *stream)
 }
 
 /*
- * Is what is left of the answer known to be little: the rest of one segment,
- * by its row limit and the size of rows so far?
+ * Is what is left of the answer known to be little, by the row limits of its
+ * segments and the size of rows so far?  And little work: a segment that comes
+ * to its limit soon, or is small.
  */
 static bool
 little_is_left(const LogqStream *stream)
 {
-	int64		rows = stream->batch_limit - stream->fragment_rows;
+	int			first = stream->batch_start + stream->batch_done;
 	int64		size = stream->rows > 0 ? stream->bytes / stream->rows + 1 :
 		ASSUMED_ROW_SIZE;
+	int64		rows = 0;
 
-	return stream->load == NULL && !stream->stale &&
-		stream->batch_limit >= 0 &&
-		stream->batch_done + 1 >= stream->batch_end - stream->batch_start &&
-		rows <= MAX_BYTES_LEFT / size;
+	if (stream->load != NULL || stream->stale || stream->batch_limit < 0)
+		return false;
+	for (int i = first; i < stream->batch_end; i++)
+	{
+		const LogqFragment *fragment = &stream->fragments[i];
+		int64		limit = i == stream->batch_end - 1 ?
+			stream->batch_limit : stream->request->bound;
+		bool		small = fragment->size >= 0 &&
+			fragment->size <= MAX_ROWS_SEARCHED;
+
+		if (i == first)
+			limit -= stream->in_fragment ? stream->fragment_rows : 0;
+		else if (!small && fragment->rows < limit)
+			return false;
+		rows += small ? Min(limit, (int64) fragment->size) : limit;
+		if (rows > MAX_BYTES_LEFT / size)
+			return false;
+	}
+	return true;
 }
 
 /*
  * End a scan: the connection goes back to the pool if the rest of the answer
- * is here already, or will be soon because little is left of one segment.
+ * is here already, or will be soon because little is left.
  * Else it is closed, which ends the partition's work on it.
  */
 void
@@ -623,6 +643,13 @@ take_version(LogqStream *stream, PGresult *res)
 	int64		known = stream->load != NULL ? stream->part->version :
 		stream->plan_version;
 
+	if (!replica && PQntuples(res) == 1 &&
+		PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS && PQgetisnull(res, 0, 1))
+	{
+		PQclear(res);
+		logq_stream_not_primary(stream);
+		return false;
+	}
 	stream->new_version = result_version(stream, res);
 	/* one that is no replica any more has what there is */
 	if (replica && !stream->promoted && stream->new_version < known)

@@ -107,7 +107,10 @@ typedef struct LogqHedge
  * asked again elsewhere */
 typedef struct LogqHad
 {
-	Tuplesortstate *sort;		/* NULL: there are none */
+	int			nids;			/* in memory, as they came */
+	int			capacity;
+	int64	   *ids;
+	Tuplesortstate *sort;		/* NULL: there are no others */
 	bool		sorted;			/* being read: rows come by id now */
 	bool		more;			/* next is one of them */
 	int64		next;
@@ -272,6 +275,7 @@ extern void logq_stream_answered(LogqStream *stream);
 extern bool logq_stream_check_replica(LogqStream *stream, PGresult *res);
 /* the replica has an older catalog than is known */
 extern void logq_stream_catalog_behind(LogqStream *stream);
+extern void logq_stream_not_primary(LogqStream *stream);
 /*
  * The stream is about to wait.  True: not yet, its state has changed.  Else
  * wake_at is set.

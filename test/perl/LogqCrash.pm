@@ -907,9 +907,24 @@ sub check_processes
 {
 	my ($self) = @_;
 	my ($lib) = run_command([ $ENV{PG_CONFIG} // 'pg_config', '--pkglibdir' ]);
+	# others may run beside us: only those whose worker is our coordinator's
 	my $left = sub
 	{
-		return scalar grep { (readlink // '') eq "$lib/logq_kafka" } glob '/proc/[0-9]*/exe';
+		my $postmaster = $self->{cluster}->coordinator->{_pid};
+		my $n = 0;
+
+		foreach my $exe (glob '/proc/[0-9]*/exe')
+		{
+			my ($pid) = $exe =~ /(\d+)/;
+			my $worker;
+
+			next if (readlink($exe) // '') ne "$lib/logq_kafka";
+			$worker = (LogqProcess::process_state($pid))[1] // next;
+			# one without its worker is nobody's, and should not be there
+			$n++ if $worker == 1
+			  || ((LogqProcess::process_state($worker))[1] // 0) == $postmaster;
+		}
+		return $n;
 	};
 	my $good = ok(LogqTest::poll(sub { return $left->() == 1; }, 10), 'there is one reader');
 

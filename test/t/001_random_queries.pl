@@ -439,7 +439,8 @@ load($late, $direct);
 load_directly($direct, $more, 'p2');
 check_rows('late rows');
 drop_segments($_) foreach $c->names;
-cmp_ok(states()->{reopened}, '>', 9, 'many segments are open again');
+# about 16; each segment was sealed by chance
+cmp_ok(states()->{reopened}, '>', 4, 'many segments are open again');
 $c->sql("SELECT logq.refresh_catalog('p1')");
 outlast_confirmations();
 run_queries(0.6, 'segments were written to late, and dropped');
