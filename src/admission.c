@@ -250,6 +250,25 @@ leave_at_exit(int code, Datum arg)
 }
 
 /*
+ * See admission.h.
+ */
+bool
+logq_wait_for_turn(TimestampTz deadline)
+{
+	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													   deadline);
+
+	if (left <= 0)
+		return false;
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(left, LOGQ_ADMISSION_STEP), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/*
  * Wait until we are handed a place.  False: we were not, within the time.
  */
 static bool
@@ -257,7 +276,6 @@ wait_for_place(const QuerySlot *slot, TimestampTz deadline)
 {
 	for (;;)
 	{
-		long		left;
 		bool		granted;
 
 		LWLockAcquire(lock, LW_EXCLUSIVE);
@@ -267,15 +285,8 @@ wait_for_place(const QuerySlot *slot, TimestampTz deadline)
 		if (granted)
 			return true;
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-											   deadline);
-		if (left <= 0)
+		if (!logq_wait_for_turn(deadline))
 			return false;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(left, LOGQ_ADMISSION_STEP), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
 	}
 }
 

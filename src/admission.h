@@ -26,6 +26,12 @@ extern int	logq_queue_timeout; /* ms */
 /* ---------- queries, in admission.c ---------- */
 
 /*
+ * Wait until somebody wakes us, or it is time to look again.  False: it is
+ * past the deadline.
+ */
+extern bool logq_wait_for_turn(TimestampTz deadline);
+
+/*
  * A scan begins: its session must have a place among the queries, which it
  * has already when another of its scans is under way (calls nest).  Waits for
  * up to logq.queue_timeout, then throws 53300.  Returns ms that it waited.

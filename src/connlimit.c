@@ -541,7 +541,6 @@ wait_for_places(const Wish *wishes, int n, TimestampTz deadline)
 	for (;;)
 	{
 		int			missing;
-		long		left;
 
 		LWLockAcquire(lock, LW_EXCLUSIVE);
 		missing = take_places(wishes, n, ticket);
@@ -549,15 +548,8 @@ wait_for_places(const Wish *wishes, int n, TimestampTz deadline)
 		if (missing < 0)
 			return -1;
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-											   deadline);
-		if (left <= 0)
+		if (!logq_wait_for_turn(deadline))
 			return missing;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(left, LOGQ_ADMISSION_STEP), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
 	}
 }
 
