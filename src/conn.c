@@ -306,7 +306,7 @@ start_connection(ForeignServer *server, UserMapping *user,
 		pfree(conn);
 		return NULL;
 	}
-	conn->own_place = conn->counted && place != PLACE_RESERVED;
+	conn->own_place = place != PLACE_RESERVED;
 	conn->next = connections;
 	connections = conn;
 

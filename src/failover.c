@@ -178,6 +178,22 @@ wait_for_replicas(LogqStream *stream)
 }
 
 /*
+ * A request to a server has its turn: count it, and note when a second one
+ * would be worth its while.
+ */
+static void
+begin_attempt(LogqStream *stream, bool connecting)
+{
+	logq_health_asked(stream->servers, stream->server, false);
+	stream->hedge_at = 0;
+	if (logq_enable_hedging && stream->servers->n > 1)
+		stream->hedge_at = stream->attempt_at +
+			(TimestampTz) (1000 * logq_hedge_delay(stream->servers,
+												   stream->server,
+												   connecting));
+}
+
+/*
  * Take a connection to a server for the request that is prepared.
  */
 static void
@@ -196,12 +212,7 @@ use_server(LogqStream *stream, int server, LogqAcquire how)
 	stream->attempt_at = GetCurrentTimestamp();
 	stream->sent_at = 0;
 	stream->state = LOGQ_STREAM_CONNECTING;
-	stream->hedge_at = 0;
-	logq_health_asked(stream->servers, server, false);
-	if (logq_enable_hedging && stream->servers->n > 1)
-		stream->hedge_at = stream->attempt_at +
-			(TimestampTz) (1000 * logq_hedge_delay(stream->servers, server,
-												   stream->fresh));
+	begin_attempt(stream, stream->fresh);
 }
 
 /*
@@ -373,13 +384,7 @@ logq_stream_sent(LogqStream *stream)
 	{
 		stream->answered = false;
 		stream->attempt_at = now;
-		logq_health_asked(stream->servers, stream->server, false);
-		stream->hedge_at = 0;
-		if (logq_enable_hedging && stream->servers->n > 1)
-			stream->hedge_at = now +
-				(TimestampTz) (1000 * logq_hedge_delay(stream->servers,
-													   stream->server,
-													   false));
+		begin_attempt(stream, false);
 	}
 	stream->sent_at = now;
 	stream->progress_at = now;
