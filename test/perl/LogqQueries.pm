@@ -584,9 +584,10 @@ sub shape_series
 sub shape_error
 {
 	my ($self) = @_;
+	# each row that fails does so alike: attrs made an array, for one
 	my $bad = pick(
 		't.id / (length(t.message) - length(t.message)) = 1',
-		't.level::int = 5', '(t.attrs)::int > 0',
+		't.level::int = 5', "(t.attrs || '[]')::int > 0",
 		"to_char(t.ts, 'YYYY')::int / (t.id - t.id) > 0", 'repeat(t.level, -1)::int = 1',
 		"('x' || t.service)::timestamptz < t.ts", "t.message ~ (left(t.level, 0) || '(')",
 		"substr(t.level, 1, -1) = 'a'", 'f_fails(t.id)');
