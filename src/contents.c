@@ -36,7 +36,7 @@
 typedef struct ServiceRows
 {
 	uint32		service;
-	float4		rows;
+	uint32		rows;
 } ServiceRows;
 
 /* ---------- memory ---------- */
@@ -368,6 +368,27 @@ text_array(Datum value, bool isnull, Datum **texts, bool **nulls, int *n)
 	return true;
 }
 
+/*
+ * A number of rows as contents keep it.
+ */
+static uint32
+exact_rows(int64 rows)
+{
+	return rows >= 0 && rows < LOGQ_ROWS_UNKNOWN ? (uint32) rows :
+		LOGQ_ROWS_UNKNOWN;
+}
+
+/*
+ * Rows of a rollup, -1 when it is not kept.
+ */
+static int32
+rollup_rows(Datum value, bool isnull)
+{
+	int64		rows = isnull ? -1 : DatumGetInt64(value);
+
+	return (int32) Max(Min(rows, PG_INT32_MAX), -1);
+}
+
 static int
 compare_services(const void *a, const void *b)
 {
@@ -457,8 +478,8 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	LogqContents *contents = part->contents;
 	LogqContent fixed;
 	LogqContent *content;
-	float4		level_rows[LOGQ_MAX_LEVELS];
-	float4		by_level[LOGQ_MAX_LEVELS];
+	uint32		level_rows[LOGQ_MAX_LEVELS];
+	uint32		by_level[LOGQ_MAX_LEVELS];
 	int			level_of[LOGQ_MAX_LEVELS];
 	int			nlevels = 0;
 	ServiceRows *services = NULL;
@@ -507,6 +528,11 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 										 fixed.max_trace_id);
 	}
 
+	fixed.level_rollup = rollup_rows(VALUE(ANUM_SEGMENT_LEVEL_ROLLUP),
+									 ISNULL(ANUM_SEGMENT_LEVEL_ROLLUP));
+	fixed.service_rollup = rollup_rows(VALUE(ANUM_SEGMENT_SERVICE_ROLLUP),
+									   ISNULL(ANUM_SEGMENT_SERVICE_ROLLUP));
+
 	/* levels, as bits */
 	if (text_array(VALUE(ANUM_SEGMENT_LEVELS), ISNULL(ANUM_SEGMENT_LEVELS),
 				   &texts, &nulls, &n) &&
@@ -533,7 +559,7 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 			else
 			{
 				fixed.levels |= UINT64CONST(1) << level;
-				by_level[level] = (float4) rows[i];
+				by_level[level] = exact_rows(rows[i]);
 			}
 		}
 		nlevels = n;
@@ -543,7 +569,7 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	for (i = k = 0; i < LOGQ_MAX_LEVELS; i++)
 		if (fixed.levels & (UINT64CONST(1) << i))
 			level_rows[k++] = by_level[i];
-	size = k * sizeof(float4);
+	size = k * sizeof(uint32);
 
 	/* services, as a sorted list */
 	if (text_array(VALUE(ANUM_SEGMENT_SERVICES),
@@ -572,11 +598,11 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 			if (i > 0 && service < service_of[i - 1])
 				sorted = false;
 			services[i].service = service_of[i] = service;
-			services[i].rows = (float4) rows[i];
+			services[i].rows = exact_rows(rows[i]);
 		}
 		if (!sorted)
 			qsort(services, n, sizeof(ServiceRows), compare_services);
-		size += n * (sizeof(uint32) + sizeof(float4));
+		size += n * 2 * sizeof(uint32);
 	}
 
 	/* rows of each pair of the two */
@@ -601,14 +627,14 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	content = MemoryContextAllocHuge(contents->cxt,
 									 MAXALIGN(sizeof(fixed)) + size);
 	at = (char *) content + MAXALIGN(sizeof(fixed));
-	fixed.level_rows = (float4 *) at;
+	fixed.level_rows = (uint32 *) at;
 	n = pg_popcount64(fixed.levels);
-	memcpy(at, level_rows, n * sizeof(float4));
-	at += n * sizeof(float4);
+	memcpy(at, level_rows, n * sizeof(uint32));
+	at += n * sizeof(uint32);
 	fixed.services = (uint32 *) at;
 	at += fixed.nservices * sizeof(uint32);
-	fixed.service_rows = (float4 *) at;
-	at += fixed.nservices * sizeof(float4);
+	fixed.service_rows = (uint32 *) at;
+	at += fixed.nservices * sizeof(uint32);
 	fixed.filters = (LogqFilterRef *) at;
 	for (i = 0; i < fixed.nservices; i++)
 	{
