@@ -338,11 +338,9 @@ field_index(LogqPartition *part, const char *data, int len)
 
 /* ---------- one segment ---------- */
 
-/*
- * The numbers of an array without nulls, or NULL.
- */
-static const void *
-number_array(Datum value, bool isnull, Oid type, int n)
+/* See contents.h. */
+const void *
+logq_number_array(Datum value, bool isnull, Oid type, int n)
 {
 	ArrayType  *array;
 
@@ -355,11 +353,9 @@ number_array(Datum value, bool isnull, Oid type, int n)
 	return ARR_DATA_PTR(array);
 }
 
-/*
- * The texts of an array; false: there is none.
- */
-static bool
-text_array(Datum value, bool isnull, Datum **texts, bool **nulls, int *n)
+/* See contents.h. */
+bool
+logq_text_array(Datum value, bool isnull, Datum **texts, bool **nulls, int *n)
 {
 	if (isnull)
 		return false;
@@ -428,12 +424,12 @@ read_filters(LogqPartition *part, const Datum *values, const bool *isnull,
 	const int32 *groups;
 	const int32 *slots;
 
-	if (!text_array(values[ANUM_SEGMENT_FILTER_FIELDS - 1],
-					isnull[ANUM_SEGMENT_FILTER_FIELDS - 1],
-					&fields, &nulls, &n))
+	if (!logq_text_array(values[ANUM_SEGMENT_FILTER_FIELDS - 1],
+						 isnull[ANUM_SEGMENT_FILTER_FIELDS - 1],
+						 &fields, &nulls, &n))
 		return 0;
 #define NUMBERS(anum, type) \
-	number_array(values[(anum) - 1], isnull[(anum) - 1], type, n)
+	logq_number_array(values[(anum) - 1], isnull[(anum) - 1], type, n)
 	nvalues = NUMBERS(ANUM_SEGMENT_FILTER_VALUES, INT8OID);
 	blocks = NUMBERS(ANUM_SEGMENT_FILTER_BLOCKS, INT4OID);
 	groups = NUMBERS(ANUM_SEGMENT_FILTER_GROUPS, INT4OID);
@@ -534,12 +530,12 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 									   ISNULL(ANUM_SEGMENT_SERVICE_ROLLUP));
 
 	/* levels, as bits */
-	if (text_array(VALUE(ANUM_SEGMENT_LEVELS), ISNULL(ANUM_SEGMENT_LEVELS),
-				   &texts, &nulls, &n) &&
+	if (logq_text_array(VALUE(ANUM_SEGMENT_LEVELS),
+						ISNULL(ANUM_SEGMENT_LEVELS), &texts, &nulls, &n) &&
 		n <= LOGQ_MAX_LEVELS &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_LEVEL_ROWS),
-							 ISNULL(ANUM_SEGMENT_LEVEL_ROWS),
-							 INT8OID, n)) != NULL)
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_LEVEL_ROWS),
+								  ISNULL(ANUM_SEGMENT_LEVEL_ROWS),
+								  INT8OID, n)) != NULL)
 	{
 		fixed.has_levels = true;
 		for (i = 0; i < n && fixed.has_levels; i++)
@@ -572,11 +568,11 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	size = k * sizeof(uint32);
 
 	/* services, as a sorted list */
-	if (text_array(VALUE(ANUM_SEGMENT_SERVICES),
-				   ISNULL(ANUM_SEGMENT_SERVICES), &texts, &nulls, &n) &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_SERVICE_ROWS),
-							 ISNULL(ANUM_SEGMENT_SERVICE_ROWS),
-							 INT8OID, n)) != NULL)
+	if (logq_text_array(VALUE(ANUM_SEGMENT_SERVICES),
+						ISNULL(ANUM_SEGMENT_SERVICES), &texts, &nulls, &n) &&
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_SERVICE_ROWS),
+								  ISNULL(ANUM_SEGMENT_SERVICE_ROWS),
+								  INT8OID, n)) != NULL)
 	{
 		bool		sorted = true;
 
@@ -607,9 +603,9 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 
 	/* rows of each pair of the two */
 	if (fixed.has_levels && fixed.has_services &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
-							 ISNULL(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
-							 INT8OID, fixed.nservices * nlevels)) != NULL)
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
+								  ISNULL(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
+								  INT8OID, fixed.nservices * nlevels)) != NULL)
 	{
 		for (i = 0; i < fixed.nservices; i++)
 		{
