@@ -5,7 +5,11 @@
  *
  * A query's way through the files:
  *
- *		fdw.c		paths, plan: what is sent, what is done here
+ *		fdw.c		paths
+ *		upper.c		paths of queries that group rows
+ *		split.c		aggregates in two: partial ones, and how to combine them
+ *		steps.c		expressions that take ts in steps, and bins of ts
+ *		plan.c		the plan: what is sent, what is done here
  *		clause.c	clauses to be sent: their form and their order
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
@@ -171,6 +175,8 @@ extern bool logq_enable_column_pruning;
 extern bool logq_enable_partition_pruning;
 extern bool logq_enable_segment_pruning;
 extern bool logq_enable_content_pruning;
+extern bool logq_enable_aggregate_pushdown;
+extern bool logq_use_rollups;
 extern bool logq_strict_pruning;
 extern int	logq_catalog_max_age;	/* ms */
 extern int	logq_catalog_memory;	/* kB, of one backend */
@@ -387,6 +393,9 @@ typedef struct LogqShipContext
  */
 extern Expr *logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause);
 extern bool logq_is_shippable(const LogqShipContext *cxt, Expr *expr);
+/* the same of an aggregate with its arguments, and its filter */
+extern bool logq_is_aggregate_shippable(const LogqShipContext *cxt,
+										Aggref *agg);
 /*
  * Does expr have the same value for the whole scan (no Vars of rel, nothing
  * volatile, no sub-select of rel)?  Such expressions become parameters.

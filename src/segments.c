@@ -726,6 +726,7 @@ logq_prune_segments(LogqScanState *state, int index)
 	if (!part->loaded)
 	{
 		pruned->valid = false;
+		pruned->sources_valid = false;
 		pruned->known = -1;
 		pruned->nleft = 0;
 		pruned->nexpected = 0;
@@ -757,6 +758,7 @@ logq_prune_segments(LogqScanState *state, int index)
 			n = filter_node(&choice, state->prune_root, pruned->left, n);
 	}
 	pruned->valid = true;
+	pruned->sources_valid = false;
 	pruned->version = part->version;
 	pruned->changed = part->changed;
 	pruned->known = part->nsegments;

@@ -123,6 +123,7 @@ static const Oid collation_free_functions[] = {
 	F_SPLIT_PART, F_TRANSLATE,
 	F_STRING_TO_ARRAY_TEXT_TEXT, F_STRING_TO_ARRAY_TEXT_TEXT_TEXT,
 	F_VARCHAR_VARCHAR_INT4_BOOL,
+	F_COUNT_ANY,
 	F_NUM_NULLS, F_NUM_NONNULLS,
 	/* a field, a zone, the flags of bounds */
 	F_DATE_PART_TEXT_DATE, F_DATE_PART_TEXT_INTERVAL, F_DATE_PART_TEXT_TIME,
@@ -870,4 +871,24 @@ logq_is_shippable(const LogqShipContext *cxt, Expr *expr)
 
 	state.cxt = cxt;
 	return ship_boolean((Node *) expr, &state);
+}
+
+/*
+ * See logq.h.  What it is grouped and combined by is looked at elsewhere.
+ */
+bool
+logq_is_aggregate_shippable(const LogqShipContext *cxt, Aggref *agg)
+{
+	ShipState	state = {0};
+	List	   *args = NIL;
+	ListCell   *lc;
+
+	foreach(lc, agg->args)
+		args = lappend(args, lfirst_node(TargetEntry, lc)->expr);
+	state.cxt = cxt;
+	return function_is_portable(agg->aggfnoid) &&
+		type_is_portable(agg->aggtype) &&
+		note_collation(&state, agg->aggfnoid, agg->inputcollid, args) &&
+		ship_list(args, &state) && !(state.uses_same && state.uses_c) &&
+		(agg->aggfilter == NULL || logq_is_shippable(cxt, agg->aggfilter));
 }
