@@ -1010,6 +1010,23 @@ COMMENT ON AGGREGATE logq.approx_percentile_merge(integer, bigint, float8) IS
 	'logq.approx_percentile() of all values from partial results: how many rows have each logq.percentile_bucket()';
 
 -- ---------------------------------------------------------------------
+-- What plans call
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.epoch_bound(value numeric, factor numeric, operator text, upper boolean)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'logq_epoch_bound_numeric'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.epoch_bound(value float8, factor float8, operator text, upper boolean)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'logq_epoch_bound_float8'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.epoch_bound(numeric, numeric, text, boolean) IS
+	'first, or last (upper), of the times t for which "extract(epoch from t) * factor operator value" holds; first infinity and last -infinity if there is none';
+COMMENT ON FUNCTION logq.epoch_bound(float8, float8, text, boolean) IS
+	'first, or last (upper), of the times t for which "date_part(''epoch'', t) * factor operator value" holds; first infinity and last -infinity if there is none';
+
+-- ---------------------------------------------------------------------
 -- The log table and the search function
 -- ---------------------------------------------------------------------
 

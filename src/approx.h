@@ -64,9 +64,9 @@
 /* the bucket of that, and the last one on either side */
 #define LOGQ_PERCENTILE_LAST 35265
 
-/* logq.percentile_bucket(float8): integer */
+/* logq.percentile_bucket(float8): integer.  LEAST would take NULL for 1e290. */
 #define LOGQ_PERCENTILE_BUCKET_SQL \
-	"(asinh(LEAST(GREATEST((%s), '-1e290'::float8), '1e290'::float8)" \
+	"(asinh(float8smaller(float8larger((%s), '-1e290'), '1e290')" \
 	" * '1e10'::float8) * '51'::float8)::integer"
 
 #endif							/* LOGQ_APPROX_H */
