@@ -789,6 +789,244 @@ COMMENT ON FUNCTION logq.retry_dead_letters(text) IS
 REVOKE ALL ON FUNCTION logq.retry_dead_letters(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------
+-- Aggregates: those that put partial results together, and approximate ones
+-- ---------------------------------------------------------------------
+
+CREATE AGGREGATE logq.combine_count(bigint) (
+	SFUNC = pg_catalog.int8pl,
+	STYPE = pg_catalog.int8,
+	INITCOND = '0',
+	COMBINEFUNC = pg_catalog.int8pl,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.combine_count(bigint) IS
+	'sum of partial counts: 0 when there are none';
+
+CREATE AGGREGATE logq.combine_sum(bigint) (
+	SFUNC = pg_catalog.int8pl,
+	STYPE = pg_catalog.int8,
+	COMBINEFUNC = pg_catalog.int8pl,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.combine_sum(bigint) IS
+	'sum of partial sums that is a bigint itself: NULL when there are none';
+
+-- over the states {N, sum(x), sum((x - avg)^2)} of PostgreSQL's own
+CREATE AGGREGATE logq.combine_var_pop(float8[]) (
+	SFUNC = pg_catalog.float8_combine,
+	STYPE = pg_catalog.float8[],
+	INITCOND = '{0,0,0}',
+	FINALFUNC = pg_catalog.float8_var_pop,
+	COMBINEFUNC = pg_catalog.float8_combine,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.combine_var_samp(float8[]) (
+	SFUNC = pg_catalog.float8_combine,
+	STYPE = pg_catalog.float8[],
+	INITCOND = '{0,0,0}',
+	FINALFUNC = pg_catalog.float8_var_samp,
+	COMBINEFUNC = pg_catalog.float8_combine,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.combine_stddev_pop(float8[]) (
+	SFUNC = pg_catalog.float8_combine,
+	STYPE = pg_catalog.float8[],
+	INITCOND = '{0,0,0}',
+	FINALFUNC = pg_catalog.float8_stddev_pop,
+	COMBINEFUNC = pg_catalog.float8_combine,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.combine_stddev_samp(float8[]) (
+	SFUNC = pg_catalog.float8_combine,
+	STYPE = pg_catalog.float8[],
+	INITCOND = '{0,0,0}',
+	FINALFUNC = pg_catalog.float8_stddev_samp,
+	COMBINEFUNC = pg_catalog.float8_combine,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.combine_var_pop(float8[]) IS
+	'var_pop of all rows from partial states {count, sum, sum of squared deviations from the mean}';
+COMMENT ON AGGREGATE logq.combine_var_samp(float8[]) IS
+	'var_samp of all rows from partial states {count, sum, sum of squared deviations from the mean}';
+COMMENT ON AGGREGATE logq.combine_stddev_pop(float8[]) IS
+	'stddev_pop of all rows from partial states {count, sum, sum of squared deviations from the mean}';
+COMMENT ON AGGREGATE logq.combine_stddev_samp(float8[]) IS
+	'stddev_samp of all rows from partial states {count, sum, sum of squared deviations from the mean}';
+
+CREATE FUNCTION logq.numeric_deviation(n bigint, sum numeric, squares numeric, sample boolean, root boolean)
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'logq_numeric_deviation'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.numeric_deviation(bigint, numeric, numeric, boolean, boolean) IS
+	'variance of n values from their sum and the sum of their squares, just as PostgreSQL''s own: of a sample or of the whole population, or its root, the standard deviation';
+
+CREATE FUNCTION logq.distinct_bucket(text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'logq_distinct_bucket'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.distinct_bucket(text) IS
+	'in which of its 4096 buckets logq.approx_count_distinct() puts a value';
+CREATE FUNCTION logq.distinct_rest(text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'logq_distinct_rest'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.distinct_rest(text) IS
+	'the bits of a value''s hash of which logq.approx_count_distinct() keeps the least in each bucket';
+
+CREATE FUNCTION logq.distinct_add(internal, text)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_distinct_add'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_add(internal, bigint)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_distinct_add_int8'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_merge(internal, bucket integer, least_rest bigint)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_distinct_merge'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_combine(internal, internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_distinct_combine'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_serialize(internal)
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'logq_distinct_serialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_deserialize(bytea, internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_distinct_deserialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.distinct_final(internal)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'logq_distinct_final'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION logq.distinct_add(internal, text) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.distinct_add(internal, bigint) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.distinct_merge(internal, integer, bigint) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.distinct_combine(internal, internal) IS 'aggregate combine function';
+COMMENT ON FUNCTION logq.distinct_serialize(internal) IS 'aggregate serial function';
+COMMENT ON FUNCTION logq.distinct_deserialize(bytea, internal) IS 'aggregate deserial function';
+COMMENT ON FUNCTION logq.distinct_final(internal) IS 'aggregate final function';
+
+CREATE AGGREGATE logq.approx_count_distinct(text) (
+	SFUNC = logq.distinct_add,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = logq.distinct_final,
+	COMBINEFUNC = logq.distinct_combine,
+	SERIALFUNC = logq.distinct_serialize,
+	DESERIALFUNC = logq.distinct_deserialize,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.approx_count_distinct(bigint) (
+	SFUNC = logq.distinct_add,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = logq.distinct_final,
+	COMBINEFUNC = logq.distinct_combine,
+	SERIALFUNC = logq.distinct_serialize,
+	DESERIALFUNC = logq.distinct_deserialize,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.approx_count_distinct_merge(bucket integer, least_rest bigint) (
+	SFUNC = logq.distinct_merge,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = logq.distinct_final,
+	COMBINEFUNC = logq.distinct_combine,
+	SERIALFUNC = logq.distinct_serialize,
+	DESERIALFUNC = logq.distinct_deserialize,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.approx_count_distinct(text) IS
+	'about how many different values there are, NULL not counted: standard error at most 1.6 %, so 19 of 20 results are within 3.2 % of the truth; never more than 32 kB of memory';
+COMMENT ON AGGREGATE logq.approx_count_distinct(bigint) IS
+	'about how many different values there are, NULL not counted: standard error at most 1.6 %, so 19 of 20 results are within 3.2 % of the truth; never more than 32 kB of memory';
+COMMENT ON AGGREGATE logq.approx_count_distinct_merge(integer, bigint) IS
+	'logq.approx_count_distinct() of all values from partial results: the least logq.distinct_rest() of each logq.distinct_bucket()';
+
+CREATE FUNCTION logq.percentile_bucket(float8)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'logq_percentile_bucket'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.percentile_bucket(float8) IS
+	'number of the bucket in which logq.approx_percentile() counts a value; rises with the value';
+
+CREATE FUNCTION logq.percentile_add(internal, value float8, fraction float8)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_percentile_add'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.percentile_merge(internal, bucket integer, rows bigint, fraction float8)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_percentile_merge'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.percentile_combine(internal, internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_percentile_combine'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.percentile_serialize(internal)
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'logq_percentile_serialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.percentile_deserialize(bytea, internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_percentile_deserialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.percentile_final(internal)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'logq_percentile_final'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION logq.percentile_add(internal, float8, float8) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.percentile_merge(internal, integer, bigint, float8) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.percentile_combine(internal, internal) IS 'aggregate combine function';
+COMMENT ON FUNCTION logq.percentile_serialize(internal) IS 'aggregate serial function';
+COMMENT ON FUNCTION logq.percentile_deserialize(bytea, internal) IS 'aggregate deserial function';
+COMMENT ON FUNCTION logq.percentile_final(internal) IS 'aggregate final function';
+
+CREATE AGGREGATE logq.approx_percentile(value float8, fraction float8) (
+	SFUNC = logq.percentile_add,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = logq.percentile_final,
+	COMBINEFUNC = logq.percentile_combine,
+	SERIALFUNC = logq.percentile_serialize,
+	DESERIALFUNC = logq.percentile_deserialize,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.approx_percentile_merge(bucket integer, rows bigint, fraction float8) (
+	SFUNC = logq.percentile_merge,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = logq.percentile_final,
+	COMBINEFUNC = logq.percentile_combine,
+	SERIALFUNC = logq.percentile_serialize,
+	DESERIALFUNC = logq.percentile_deserialize,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.approx_percentile(float8, float8) IS
+	'within 1 % of what percentile_disc(fraction) returns, NULL not counted; the same fraction for all rows; values nearer to 0 than 1e-9 may be off by 1e-11, those from 1e289 up count as infinite, and so does NaN';
+COMMENT ON AGGREGATE logq.approx_percentile_merge(integer, bigint, float8) IS
+	'logq.approx_percentile() of all values from partial results: how many rows have each logq.percentile_bucket()';
+
+-- ---------------------------------------------------------------------
+-- What plans call
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.epoch_bound(value numeric, factor numeric, operator text, upper boolean)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'logq_epoch_bound_numeric'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION logq.epoch_bound(value float8, factor float8, operator text, upper boolean)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'logq_epoch_bound_float8'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION logq.epoch_bound(numeric, numeric, text, boolean) IS
+	'first, or last (upper), of the times t for which "extract(epoch from t) * factor operator value" holds; first infinity and last -infinity if there is none';
+COMMENT ON FUNCTION logq.epoch_bound(float8, float8, text, boolean) IS
+	'first, or last (upper), of the times t for which "date_part(''epoch'', t) * factor operator value" holds; first infinity and last -infinity if there is none';
+
+-- ---------------------------------------------------------------------
 -- The log table and the search function
 -- ---------------------------------------------------------------------
 
