@@ -161,7 +161,9 @@ make_number(Expr *expr, Oid type)
 
 	if (from == type)
 		return expr;
-	if (type == NUMERICOID)
+	if (type == INT8OID)
+		function = from == INT2OID ? F_INT8_INT2 : F_INT8_INT4;
+	else if (type == NUMERICOID)
 		function = from == INT2OID ? F_NUMERIC_INT2 :
 			from == INT4OID ? F_NUMERIC_INT4 : F_NUMERIC_INT8;
 	else
@@ -372,21 +374,27 @@ split_numeric_variance(LogqUpper *upper, Aggref *agg, const SplitRule *rule,
 	BOOLOID};
 	Oid			function = logq_function_oid("numeric_deviation",
 											 lengthof(types), types);
-	Expr	   *x = make_number(arg, NUMERICOID);
+	Oid			type = exprType((Node *) arg);
+	bool		small = type == INT2OID || type == INT4OID;
+	Expr	   *x = small ? make_number(arg, INT8OID) :
+		make_number(arg, NUMERICOID);
 	Expr	   *count;
 	Expr	   *sum;
 	Expr	   *squares;
 
 	if (!OidIsValid(function))
 		return NULL;
-	count = combined_count(upper, list_make1(x), InvalidOid, agg->aggfilter);
+	count = combined_count(upper, list_make1(arg), InvalidOid,
+						   agg->aggfilter);
 	if (count == NULL)
 		return NULL;
-	sum = partial(upper, F_SUM_NUMERIC, NUMERICOID, list_make1(x),
-				  InvalidOid, agg->aggfilter);
-	squares = partial(upper, F_SUM_NUMERIC, NUMERICOID,
-					  list_make1(make_call(F_NUMERIC_MUL, NUMERICOID, x, x)),
-					  InvalidOid, agg->aggfilter);
+	/* the square of an integer is a bigint, which is much quicker */
+	squares = make_call(small ? F_INT8MUL : F_NUMERIC_MUL,
+						small ? INT8OID : NUMERICOID, x, x);
+	sum = partial(upper, small ? F_SUM_INT8 : F_SUM_NUMERIC, NUMERICOID,
+				  list_make1(x), InvalidOid, agg->aggfilter);
+	squares = partial(upper, small ? F_SUM_INT8 : F_SUM_NUMERIC, NUMERICOID,
+					  list_make1(squares), InvalidOid, agg->aggfilter);
 	sum = (Expr *) make_aggregate(F_SUM_NUMERIC, NUMERICOID, list_make1(sum),
 								  InvalidOid, NULL);
 	squares = (Expr *) make_aggregate(F_SUM_NUMERIC, NUMERICOID,
