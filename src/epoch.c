@@ -195,7 +195,7 @@ first_time(const EpochValue *epoch, bool above, TimestampTz *result)
 		}
 		*result = next;
 	}
-	while (high - low > 1)
+	while (low < high - 1)
 	{
 		TimestampTz middle = low / 2 + high / 2 + (low % 2 + high % 2) / 2;
 

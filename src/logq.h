@@ -11,6 +11,7 @@
  *		steps.c		expressions that take ts in steps, and bins of ts
  *		plan.c		the plan: what is sent, what is done here
  *		clause.c	clauses to be sent: their form and their order
+ *		epoch.c		comparisons of seconds since 1970
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
  *		estimate.c	how many rows a scan brings, by the catalog
@@ -43,6 +44,9 @@
  *		connlimit.c	how many connections there may be to a partition
  *		reserve.c	who takes how many of them, and for how long
  *		explain.c	what EXPLAIN says of a scan
+ *		aggfuncs.c	results of aggregates from partial results
+ *		approx.c	approx_count_distinct
+ *		percentile.c	approx_percentile
  *
  * What is known of partitions:
  *
