@@ -8,8 +8,6 @@
 #ifndef LOGQ_LOOKUP_H
 #define LOGQ_LOOKUP_H
 
-#include "postgres.h"
-
 #include "access/genam.h"
 #include "access/skey.h"
 #include "utils/rel.h"
