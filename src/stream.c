@@ -113,7 +113,6 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 										sizeof(LogqField));
 	stream->cells = NULL;
 	stream->in_cells = false;
-	MemSet(&stream->replay, 0, sizeof(LogqReplay));	/* it was the last run's */
 	stream->planner = planner;
 	stream->planner_arg = planner_arg;
 	stream->state = LOGQ_STREAM_IDLE;
@@ -287,6 +286,8 @@ logq_stream_finish(LogqStream *stream)
 		stream->spool = NULL;
 	}
 	logq_replay_reset(stream);
+	/* its memory is of the run that is over */
+	stream->replay.data.data = NULL;
 	stream->cells = NULL;
 	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);

@@ -89,6 +89,7 @@ is_plain_scan(PlannerInfo *root, RelOptInfo *rel)
 
 	if (!logq_enable_aggregate_pushdown ||
 		rel->reloptkind != RELOPT_BASEREL || !logq_is_log_rel(rel) ||
+		rel->fdw_private == NULL || IS_DUMMY_REL(rel) ||
 		!((LogqRelInfo *) rel->fdw_private)->all_remote ||
 		!bms_is_empty(rel->lateral_relids) ||
 		parse->groupingSets != NIL || parse->hasTargetSRFs ||
@@ -442,19 +443,35 @@ try_rows(Wanted *wanted)
 /* ---------- paths ---------- */
 
 /*
- * The BIN comes first, then the other keys: GROUP BY counts them.
+ * The BIN comes first, then the other keys: GROUP BY counts them.  Where rows
+ * are grouped by ts itself there are no bins: both go by the same name.
  */
 static void
 order_targets(LogqUpper *upper)
 {
 	List	   *ordered = NIL;
+	bool		by_ts = false;
 	ListCell   *lc;
 
+	if (upper->steps != NIL)
+	{
+		Expr	   *ts = column_var(upper, LOGQ_COL_TS);
+
+		foreach(lc, upper->targets)
+		{
+			LogqTarget *target = lfirst(lc);
+
+			by_ts |= target->kind == LOGQ_TARGET_SQL &&
+				equal(target->expr, ts);
+		}
+	}
 	for (int pass = 0; pass < 3; pass++)
 		foreach(lc, upper->targets)
 		{
 			LogqTarget *target = lfirst(lc);
 
+			if (by_ts && target->kind == LOGQ_TARGET_BIN)
+				continue;
 			if ((target->kind == LOGQ_TARGET_BIN ? 0 : target->key ? 1 : 2) ==
 				pass)
 				ordered = lappend(ordered, target);
