@@ -734,7 +734,8 @@ logq_prune_segments(LogqScanState *state, int index)
 		return;
 	}
 	if (pruned->valid && pruned->version == part->version &&
-		pruned->changed == part->changed && pruned->known == part->nsegments)
+		pruned->changed == part->changed && pruned->puts == part->puts &&
+		pruned->known == part->nsegments)
 		return;
 
 	memset(pruned->removed, 0, sizeof(pruned->removed));
@@ -759,6 +760,7 @@ logq_prune_segments(LogqScanState *state, int index)
 	pruned->valid = true;
 	pruned->version = part->version;
 	pruned->changed = part->changed;
+	pruned->puts = part->puts;
 	pruned->known = part->nsegments;
 	pruned->nleft = n;
 	MemoryContextSwitchTo(old);
