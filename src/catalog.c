@@ -526,6 +526,7 @@ logq_catalog_put(LogqPartition *part, MemoryContext cxt,
 		part->confirmed_at = 0;
 	part->version = version;
 	part->changed = changed;
+	part->puts++;
 	logq_catalog_sum_rows(part);
 	part->loaded = true;
 }

@@ -93,6 +93,9 @@ struct LogqPartition
 	bool		loaded;
 	int64		version;
 	int64		changed;		/* of the tables' copy that it is from, 0: none */
+	uint64		puts;			/* lists of segments there have been: two of the
+								 * same version differ when a transaction has
+								 * written to what is sealed */
 	TimestampTz confirmed_at;	/* a request of ours began then and found this
 								 * version to be true; 0: none has */
 	int			nsegments;

@@ -79,6 +79,7 @@
  *		xact.c		remote write transactions: commit, abort, savepoints
  *		partition.c	add_partition, remove_partition, logq.partitions
  *		options.c	options of servers and user mappings, password rules
+ *		require.c	errors of functions that are written in SQL
  *
  * Kafka:
  *

@@ -237,6 +237,7 @@ typedef struct LogqPruned
 	bool		valid;
 	int64		version;
 	int64		changed;
+	uint64		puts;
 	int			known;			/* segments there are, -1: nobody knows */
 	int			nleft;
 	int		   *left;			/* indexes, ascending */

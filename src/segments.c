@@ -735,7 +735,8 @@ logq_prune_segments(LogqScanState *state, int index)
 		return;
 	}
 	if (pruned->valid && pruned->version == part->version &&
-		pruned->changed == part->changed && pruned->known == part->nsegments)
+		pruned->changed == part->changed && pruned->puts == part->puts &&
+		pruned->known == part->nsegments)
 		return;
 
 	memset(pruned->removed, 0, sizeof(pruned->removed));
@@ -761,6 +762,7 @@ logq_prune_segments(LogqScanState *state, int index)
 	pruned->sources_valid = false;
 	pruned->version = part->version;
 	pruned->changed = part->changed;
+	pruned->puts = part->puts;
 	pruned->known = part->nsegments;
 	pruned->nleft = n;
 	MemoryContextSwitchTo(old);
