@@ -5,8 +5,9 @@
 #	$cmp->run(101, 150, tables => { T => [...], N => [...] }, between => sub {});
 #
 # Each query runs on the plain table; on logq.logs with everything on; with one
-# optimisation, drawn at random, off; and with all of them off.  Beside that
-# EXPLAIN says what was left out, which is counted.
+# optimisation, drawn at random, off; and with all of them off.  One that groups
+# runs without those for groups, too.  Beside that EXPLAIN says what was left
+# out, and whether groups were made where rows are, which is counted.
 #
 # A query's statements go through one psql, many queries at a time; each is
 # followed by a line, on standard output and on standard error, that says which
@@ -32,6 +33,8 @@ my $record = "\x1e";
 my @switches = map { "logq.enable_$_" } qw(filter_pushdown ordered_merge
   limit_pushdown limit_shares column_pruning partition_pruning segment_pruning
   content_pruning);
+# those for groups, if there are any
+my @group_switches = qw(logq.enable_aggregate_pushdown logq.use_rollups);
 # what stands for a query's @T@, @N@ and @S@: plain, logq
 my %tables = (
 	T => [ 'local_logs', 'logq.logs' ],
@@ -39,14 +42,23 @@ my %tables = (
 	S => [ 'local_search', 'logq.search' ]);
 
 # Options: cluster (LogqTest), queries (LogqQueries), seed; first and last, to
-# run only those; shape, to have only that one.
+# run only those; shape, to have only that one; features, to count: regular
+# expressions that a query fits, by name.
 sub new
 {
 	my ($class, %opt) = @_;
+	my $names = join ', ', map { "'$_'" } @group_switches;
 
 	return bless {
 		%opt,
+		group_switches => [ split /\n/, $opt{cluster}->sql(
+			"SELECT name FROM pg_settings WHERE name IN ($names) ORDER BY name") ],
 		count => {},
+		seen => {},
+		grouped => 0,
+		groups_pushed => 0,
+		group_facts => {},
+		failed_alike => 0,
 		failed => {},
 		errors => [],
 		reports => 0,
@@ -120,10 +132,11 @@ sub split_rows
 	return split /$record/, $text, -1;
 }
 
-# What is different between two outputs of one statement, or undef
+# What is different between two outputs of one statement, or undef.  compare
+# and may_fail as the query says.
 sub difference
 {
-	my ($compare, $local, $other) = @_;
+	my ($compare, $local, $other, $may_fail) = @_;
 	my (@a, @b);
 
 	return "no answer" unless defined $local->{state} && defined $other->{state};
@@ -132,7 +145,10 @@ sub difference
 	  ? undef
 	  : "SQLSTATE $other->{state} instead of $local->{state}: $other->{message}"
 	  if $compare eq 'error';
-	return undef if $local->{error} && $other->{error};
+	return $may_fail && $local->{state} ne $other->{state}
+	  ? "SQLSTATE $other->{state} instead of $local->{state}: $other->{message}"
+	  : undef
+	  if $local->{error} && $other->{error};
 	return "the plain table fails: $local->{message}" if $local->{error};
 	return "error: $other->{message}" if $other->{error};
 	return undef if $local->{text} eq $other->{text};
@@ -194,20 +210,30 @@ sub report
 	return;
 }
 
-# Count what the scans of a plan, as EXPLAIN (FORMAT JSON), have left out
+# Count what the scans of a plan, as EXPLAIN (FORMAT JSON), have left out, and
+# what was done about groups
 sub count_pruning
 {
-	my ($self, $text) = @_;
+	my ($self, $q, $text) = @_;
 	my $json = eval { JSON::PP->new->utf8(0)->decode($text) };
 	my @nodes = ($json // ());
-	my ($scans, $left_out) = (0, 0);
-	my %reasons;
+	my ($scans, $left_out, $pushed) = (0, 0, 0);
+	my (%reasons, %facts);
 
 	while (defined(my $node = shift @nodes))
 	{
 		push @nodes, grep { ref =~ /HASH|ARRAY/ }
 		  ref $node eq 'HASH' ? values %$node : @$node;
-		next unless ref $node eq 'HASH' && defined $node->{'Segments Known'};
+		next unless ref $node eq 'HASH';
+		$pushed++ if ($node->{'Custom Plan Provider'} // '') eq 'LogqAggregate';
+		# whatever it says of them
+		foreach (keys %$node)
+		{
+			$facts{$_} = 1
+			  if /rollup|catalog|partial|aggregat/i && !ref $node->{$_} &&
+			  $node->{$_} =~ /^[1-9]\d*$/;
+		}
+		next unless defined $node->{'Segments Known'};
 		$scans++;
 		$left_out++ if $node->{'Segments Asked'} < $node->{'Segments Known'};
 		foreach (keys %$node)
@@ -219,6 +245,9 @@ sub count_pruning
 	$self->{scans}++ if $scans;
 	$self->{left_out}++ if $left_out;
 	$self->{reasons}{$_}++ foreach keys %reasons;
+	$self->{grouped}++ if $q->{grouped};
+	$self->{groups_pushed}++ if $pushed;
+	$self->{group_facts}{$_}++ foreach keys %facts;
 	return;
 }
 
@@ -321,10 +350,11 @@ sub run_batch
 			foreach my $i (0 .. $#{ $q->{sql} })
 			{
 				my $local = $r->{out}{"$k 0 $i"};
-				my $diff = difference($q->{compare}, $local, $r->{out}{"$k $v $i"});
+				my $diff = difference($q->{compare}, $local, $r->{out}{"$k $v $i"},
+					$q->{may_fail});
 
 				$rows = 1 if !$local->{error} && $local->{text} ne '';
-				$has_error = $local->{message} if $local->{error};
+				$has_error ||= $local->{message} if $local->{error};
 				if (defined $diff)
 				{
 					$self->report($q, $v, "statement $i: $diff");
@@ -338,11 +368,19 @@ sub run_batch
 
 			$self->report($q, 1, "EXPLAIN: $x->{message}")
 			  if $x->{error} && !$has_error;
-			$self->count_pruning($x->{text}) if $what eq 'J' && !$x->{error};
+			$self->count_pruning($q, $x->{text}) if $what eq 'J' && !$x->{error};
 		}
 		$self->{with_rows}++ if $rows;
 		push @{ $self->{errors} }, "query $k ($q->{shape}): $has_error"
-		  if $has_error && $q->{compare} ne 'error';
+		  if $has_error && $q->{compare} ne 'error' && !$q->{may_fail};
+		$self->{failed_alike}++ if $has_error && $q->{may_fail};
+		if ($rows)
+		{
+			my $text = join "\n", @{ $q->{sql} }, @{ $q->{set} };
+
+			$self->{seen}{$_}++
+			  foreach grep { $text =~ $self->{features}{$_} } keys %{ $self->{features} // {} };
+		}
 	}
 	return $done;
 }
@@ -352,6 +390,7 @@ sub run_batch
 sub run
 {
 	my ($self, $from, $to, %opt) = @_;
+	my @groups = @{ $self->{group_switches} };
 	my @queries;
 
 	$self->{tables} = { %tables, %{ $opt{tables} // {} } };
@@ -372,8 +411,9 @@ sub run
 			'(ANALYZE, TIMING OFF, FORMAT JSON)');
 		$q->{explain} = 0 if $q->{sql}[0] =~ /^PREPARE/;
 		$q->{variants} = [ [], [],
-			[ chance(0.3) ? 'logq.enable_content_pruning' : pick(@switches) ],
-			[@switches] ];
+			$q->{grouped} ? map { [$_] } @groups : (),
+			[ chance(0.3) ? 'logq.enable_content_pruning' : pick(@switches, @groups) ],
+			[ @switches, @groups ] ];
 		push @queries, $q
 		  if $n >= ($self->{first} // $from) && $n <= ($self->{last} // $to);
 	}
@@ -397,6 +437,10 @@ sub summarize
 	  if $self->{reports} > $max_reports;
 	note("queries that left segments out, by reason: " . join ', ',
 		map { "$_ $self->{reasons}{$_}" } sort keys %{ $self->{reasons} });
+	note("queries that had: " . join ', ',
+		map { "$_ " . ($self->{seen}{$_} // 0) } sort keys %{ $self->{features} // {} });
+	note("$self->{groups_pushed} of $self->{grouped} queries with groups leave them to the partitions: " .
+		  join ', ', map { "$_ $self->{group_facts}{$_}" } sort keys %{ $self->{group_facts} });
 	return;
 }
 

@@ -16,6 +16,8 @@
 #				rows are the same
 #	set			settings for all runs of it
 #	now			it looks at the clock, so all runs need one transaction
+#	may_fail	it fails everywhere with the same SQLSTATE, or nowhere
+#	grouped		it has aggregates or groups
 #	explain		the statement can be explained
 #	scan		a statement whose EXPLAIN shows what its scans leave out, or undef
 #
@@ -29,12 +31,14 @@ use warnings;
 use utf8;
 
 use JSON::PP ();
+use LogqAggregates;
 use LogqConditions;
+use LogqGroups;
 use LogqPrunable;
 use LogqRows qw(pick chance between some weighted quote timestamp hours
   @attr_keys);
 
-our @ISA = qw(LogqConditions LogqPrunable);
+our @ISA = qw(LogqConditions LogqPrunable LogqAggregates LogqGroups);
 
 my @text_columns = qw(level service message trace_id);
 my @columns = qw(ts level service message trace_id attrs id partition);
@@ -607,14 +611,15 @@ my @shapes = (
 	[ 4, 'target_subselect' ], [ 6, 'lateral' ], [ 5, 'window' ], [ 4, 'view' ],
 	[ 4, 'whole_row' ], [ 6, 'cursor' ], [ 6, 'search' ], [ 2, 'plpgsql' ],
 	[ 3, 'modify' ], [ 2, 'copy' ], [ 3, 'merge_join' ], [ 3, 'series' ],
-	[ 2, 'error' ]);
+	[ 2, 'error' ], @LogqGroups::shapes);
+my %grouped = map { $_->[1] => 1 } @LogqGroups::shapes;
 
 sub shape_names { return map { $_->[1] } @shapes; }
 
 # those that read nothing but @T@, dim and local_logs
 my %reads_table = map { $_ => 1 } qw(simple aggregate distinct join_local
   self_join subquery cte setop target_subselect lateral window cursor copy
-  merge_join series);
+  merge_join series), @LogqGroups::readers;
 
 my @planner_settings = map { "$_ = off" } qw(enable_hashjoin enable_mergejoin
   enable_nestloop enable_material enable_memoize enable_sort
@@ -624,24 +629,26 @@ sub query
 {
 	my ($self, $only) = @_;
 	my @choice = grep { !$self->{beside_writers} || $reads_table{ $_->[1] } } @shapes;
-	my $shape = $only // $choice[ weighted(map { $_->[0] } @choice) ][1];
-	my $prepared = $shape !~ /cursor|plpgsql|modify|copy|error/ && chance(0.3);
-	my %q = (shape => $shape, set => []);
+	my $shape = defined $only && (!$self->{beside_writers} || $reads_table{$only})
+	  ? $only : $choice[ weighted(map { $_->[0] } @choice) ][1];
+	my $prepared = $shape !~ /cursor|plpgsql|modify|copy|error|function|statements/
+	  && chance($shape eq 'prepared_groups' ? 1 : 0.3);
+	my %q = (shape => $shape, set => [], grouped => $grouped{$shape});
 	my ($sql, $compare);
 
-	$self->{now} = 0;
+	$self->{now} = $self->{may_fail} = 0;
 	$self->{more_set} = [];
 	$self->{params} = $prepared ? [] : undef;
 	($sql, $compare) = $self->can("shape_$shape")->($self);
-	push @{ $q{set} }, "timezone = '" .
-	  pick('UTC', 'America/New_York', 'Asia/Kolkata', 'Pacific/Chatham') . "'"
-	  if chance(0.5);
+	push @{ $q{set} }, LogqAggregates::zone_setting()
+	  if chance($grouped{$shape} ? 0.8 : 0.5);
 	push @{ $q{set} }, "datestyle = '" . pick('SQL, DMY', 'German', 'Postgres, MDY') . "'"
 	  if chance(0.1) && !$prepared;
 	push @{ $q{set} }, "intervalstyle = 'iso_8601'" if chance(0.05);
 	push @{ $q{set} }, pick(@planner_settings) foreach 1 .. pick(0, 0, 0, 1, 2);
 	push @{ $q{set} }, 'logq.max_parallel_partitions = ' . pick(1, 2) if chance(0.15);
-	push @{ $q{set} }, 'work_mem = 64' if chance(0.1);
+	push @{ $q{set} }, 'work_mem = 64' if chance($grouped{$shape} ? 0.2 : 0.1);
+	push @{ $q{set} }, 'extra_float_digits = 0' if chance(0.04);
 	push @{ $q{set} }, 'logq.catalog_memory = 64' if chance(0.1);
 	push @{ $q{set} }, pick('logq.strict_pruning = on', 'logq.catalog_max_age = 0',
 		'logq.catalog_max_age = 1')
@@ -662,15 +669,26 @@ sub query
 			'PREPARE q(' . join(', ', map { $_->[0] } @params) . ") AS $sql",
 			(map { my $i = $_;
 				'EXECUTE q(' . join(', ', map { quote($_->[$i]) . "::$_->[0]" } @params) . ')'
-			} 1, 2, 1),
+			} 1, 2, 1, $shape eq 'prepared_groups' ? (1, 1, 2, 1) : ()),
 			'DEALLOCATE q' ];
 	}
 	$q{explain} = !ref $sql;
 	$q{scan} = !ref $sql ? $sql : $prepared ? $sql->[1] : undef
 	  if $shape !~ /^(search|error)/;
 	# the query of the first cursor
-	$q{scan} = $sql->[0] =~ s/^DECLARE .*? FOR //r if $shape eq 'cursor';
+	$q{scan} = $sql->[0] =~ s/^DECLARE .*? FOR //r if $shape =~ /cursor$/;
+	# the types that the executor says its columns have
+	if ($shape =~ /^(counts|groups|totals|distinct_values|grouping_sets)$/ && !ref $sql
+		&& chance(0.12))
+	{
+		$sql = [ "CREATE TEMP TABLE kept AS $sql",
+			"SELECT attname, format_type(atttypid, atttypmod), attcollation::regcollation"
+			  . " FROM pg_attribute WHERE attrelid = 'kept'::regclass AND attnum > 0",
+			'SELECT * FROM kept', 'DROP TABLE kept' ];
+		$self->{now} = 1;
+	}
 	$q{sql} = ref $sql ? $sql : [$sql];
+	$q{may_fail} = $self->{may_fail};
 	$q{compare} = $compare;
 	$q{now} = $self->{now};
 	$self->{params} = undef;

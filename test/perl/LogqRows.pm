@@ -127,8 +127,8 @@ sub timestamp
 		int($rest / 3600), int($rest / 60) % 60, $rest % 60, $usec, $bc);
 }
 
-# Starts of the hours that rows lie in: a day on which clocks change, the last
-# hours, and far away ones.
+# Starts of the hours that rows lie in: a day on which clocks change in America,
+# hours at which they do elsewhere, the last hours, and far away ones.
 sub hours
 {
 	my ($now) = @_;
@@ -137,6 +137,14 @@ sub hours
 	return (
 		(map { 1710028800 + 3600 * $_ } 0, 1, 4, 5, 6, 7, 8, 12, 16, 20, 23),
 		(map { 1730592000 + 3600 * $_ } 4, 5, 6),
+		# Europe, Lord Howe, where it is by half an hour
+		(map { 1711843200 + 3600 * $_ } 0, 1),
+		(map { 1729987200 + 3600 * $_ } 0, 1),
+		(map { 1712361600 + 3600 * $_ } 14, 15), 1728086400 + 3600 * 15,
+		# midnight twice in St. John's, a day less in Apia, the end of offsets of
+		# 44 minutes 30 seconds in Monrovia, a quarter of an hour less in Nepal
+		1289088000 + 3600 * 2, (map { 1325203200 + 3600 * $_ } 9, 10),
+		63590400, 504835200 + 3600 * 18,
 		(map { $hour - 3600 * $_ } 0 .. 6, 24, 25, 48),
 		0, -3600, 4107538800, 253402297200, -63517219200, -62167219200,
 		-135596937600, $hour + 7 * 86400);
@@ -150,7 +158,7 @@ sub late_hours
 
 	return (
 		(map { 1710028800 + 3600 * $_ } 0, 4, 6, 12, 2, 3, 14),
-		1730592000 + 3600 * 5, 1730592000 + 3600 * 8, 0,
+		1730592000 + 3600 * 5, 1730592000 + 3600 * 8, 1729987200 + 3600, 0,
 		$hour - 3600 * 3, $hour - 3600 * 25, $hour - 3600 * 30);
 }
 
@@ -213,7 +221,7 @@ sub random_rows
 		my $hour = pick(@hours);
 		# doubles do not tell microseconds apart that far away
 		my $last = $hour > 4e9 || $hour < -4e9 ? 990000 : 999999;
-		my $kind = weighted(2, 2, 3, 6, 5);
+		my $kind = weighted(2, 2, 2, 5, 5, 1, 1);
 		my ($ts, $theme);
 
 		if ($kind == 4)
@@ -226,6 +234,9 @@ sub random_rows
 				$kind == 0 ? ($hour, 0)
 				: $kind == 1 ? ($hour + 3599, $last)
 				: $kind == 2 ? ($hour + between(0, 3599), pick(0, 1, $last))
+				# a minute's first and last moment
+				: $kind == 5 ? ($hour + 60 * between(0, 59), 0)
+				: $kind == 6 ? ($hour + 60 * between(0, 59) + 59, $last)
 				: ($hour + between(0, 3599), between(0, 999999)));
 		}
 		$theme = theme($hour);

@@ -3,7 +3,7 @@
 # whatever state segments are, and whoever writes meanwhile.
 #
 #	LOGQ_SEED		repeats a run (times and ids are those of the new run)
-#	LOGQ_QUERIES	number of queries, 480
+#	LOGQ_QUERIES	number of queries, 600
 #	LOGQ_ROWS		number of rows, 3000
 #	LOGQ_ONLY		runs only the queries of this number, or "from-to"
 #	LOGQ_SHAPE		makes all queries of this shape
@@ -15,6 +15,7 @@ use FindBin;
 use lib "$FindBin::Bin/../perl";
 
 use Encode qw(encode);
+use LogqAggregates;
 use LogqCompare;
 use LogqQueries;
 use LogqRows qw(chance pick);
@@ -23,7 +24,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{LOGQ_SEED} // int(time) % 1000000;
-my $nqueries = $ENV{LOGQ_QUERIES} // 480;
+my $nqueries = $ENV{LOGQ_QUERIES} // 600;
 my $nrows = $ENV{LOGQ_ROWS} // 3000;
 my ($first, $last) = split /-/, $ENV{LOGQ_ONLY} // "1-$nqueries";
 my $whole = $nqueries >= 300 && !defined $ENV{LOGQ_ONLY} && !defined $ENV{LOGQ_SHAPE};
@@ -273,6 +274,31 @@ BEGIN
 	END LOOP;
 	RETURN result || (SELECT count(*) FROM $t l WHERE l.level = lvl);
 END \$\$;
+CREATE FUNCTION f_groups_$n(step interval, since timestamptz, lvl text)
+RETURNS text LANGUAGE plpgsql AS \$\$
+DECLARE
+	r record;
+	result text := '';
+BEGIN
+	FOR r IN SELECT date_bin(step, l.ts, '2001-01-01 00:00+00') AS bin,
+			l.service, count(*) AS n, sum(length(l.message)) AS sum,
+			avg(length(l.level)) AS avg
+		FROM $t l WHERE l.ts >= since AND (lvl IS NULL OR l.level = lvl)
+		GROUP BY 1, 2 ORDER BY 1, 2
+	LOOP
+		result := result || r::text || pg_typeof(r.bin) || pg_typeof(r.n)
+			|| pg_typeof(r.sum) || pg_typeof(r.avg) || ' ';
+		EXIT WHEN length(result) > 4000;
+	END LOOP;
+	RETURN result || (SELECT count(*) FROM $t l WHERE l.level = lvl AND l.ts < since);
+END \$\$;
+CREATE FUNCTION f_total_$n(lvl text, svc text) RETURNS bigint
+LANGUAGE sql STABLE AS
+	'SELECT count(*) FROM $t l WHERE l.level = lvl AND l.service IS NOT DISTINCT FROM svc';
+CREATE FUNCTION f_histogram_$n(step interval, since timestamptz, until timestamptz)
+RETURNS TABLE (bin timestamptz, level text, n bigint) LANGUAGE sql STABLE AS
+	'SELECT date_bin(step, l.ts, ''epoch''), l.level, count(*) FROM $t l
+	WHERE l.ts >= since AND l.ts < until GROUP BY 1, 2';
 SQL
 }
 
@@ -311,6 +337,24 @@ BEGIN
 		INTO result USING lvl, n;
 	RETURN result;
 END \$\$;
+CREATE FUNCTION f_dynamic_groups(t text, key text, since timestamptz)
+RETURNS text LANGUAGE plpgsql AS \$\$
+DECLARE
+	result text;
+BEGIN
+	EXECUTE format('SELECT string_agg(s::text, '' '' ORDER BY s.k, s.n) FROM '
+			'(SELECT %s AS k, count(*) AS n, max(ts) AS last FROM %s '
+			'WHERE ts >= \$1 GROUP BY 1) s', key, t)
+		INTO result USING since;
+	RETURN result;
+END \$\$;
+CREATE FUNCTION longer(a text, b text) RETURNS text LANGUAGE sql IMMUTABLE
+	AS 'SELECT CASE WHEN \$1 IS NULL OR (length(\$2), \$2) > (length(\$1), \$1) THEN \$2 ELSE \$1 END';
+CREATE AGGREGATE agg_longest(text) (SFUNC = longer, STYPE = text,
+	COMBINEFUNC = longer, PARALLEL = SAFE);
+CREATE SCHEMA own;
+CREATE AGGREGATE own.max(text) (SFUNC = text_smaller, STYPE = text,
+	COMBINEFUNC = text_smaller, PARALLEL = SAFE);
 CREATE FUNCTION local_search(
 	start_time	timestamptz DEFAULT now() - interval '1 hour',
 	end_time timestamptz DEFAULT NULL, level text DEFAULT NULL,
@@ -358,8 +402,10 @@ SQL
 
 my $g = LogqQueries->new(rows => \@rows, now => $now);
 my $cmp = LogqCompare->new(cluster => $c, queries => $g, seed => $seed,
-	first => $first, last => $last, shape => $ENV{LOGQ_SHAPE});
+	first => $first, last => $last, shape => $ENV{LOGQ_SHAPE},
+	features => \%LogqAggregates::features);
 my $done = 0;
+my %pushed;
 
 # the next queries, up to this share of all
 sub run_queries
@@ -367,12 +413,14 @@ sub run_queries
 	my ($share, $what, %opt) = @_;
 	my $to = int($nqueries * $share);
 	my $reports = $cmp->{reports};
+	my ($grouped, $pushed) = @$cmp{qw(grouped groups_pushed)};
 
 	# in an order that depends on the rows alone
 	$g->set_ids(split /\n/, $c->sql('SELECT id FROM local_logs ORDER BY id'));
 	$cmp->run($done + 1, $to, %opt);
 	$done = $to;
 	diag("above: $what") if $cmp->{reports} > $reports;
+	$pushed{$what} = [ $cmp->{groups_pushed} - $pushed, $cmp->{grouped} - $grouped ];
 	return;
 }
 
@@ -659,5 +707,20 @@ if ($whole)
 		"segments are left out in $cmp->{left_out} of $cmp->{scans} queries");
 	cmp_ok($reasons{$_} // 0, '>', 0, sprintf("%d times by %s", $reasons{$_} // 0, $_))
 	  foreach "time", "id", "level", "service", "trace id", "attrs", "words", "partition";
+	cmp_ok($cmp->{seen}{$_} // 0, '>', 0, sprintf("%d queries with rows had: %s", $cmp->{seen}{$_} // 0, $_))
+	  foreach sort keys %LogqAggregates::features;
+	cmp_ok($cmp->{failed_alike}, '>', 3, "$cmp->{failed_alike} aggregates fail as on the plain table");
+	# with push-down, once there is one: whatever the state of segments
+	if (@{ $cmp->{group_switches} })
+	{
+		foreach (sort keys %pushed)
+		{
+			my ($n, $of) = @{ $pushed{$_} };
+
+			cmp_ok($n, '>', $of * 0.2, "partitions make groups for $n of $of queries: $_");
+		}
+		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} / 2,
+			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
+	}
 }
 done_testing();
