@@ -269,10 +269,30 @@ type_is_portable(Oid type)
 }
 
 /*
+ * May this method of jsonpath be used, whose name ends before "end"?
+ */
+static bool
+jsonpath_method_is_portable(const char *text, const char *end)
+{
+	static const char *const methods[] = {"keyvalue", "size", "type"};
+	const char *start = end;
+
+	while (start > text && ((start[-1] >= 'a' && start[-1] <= 'z') ||
+							start[-1] == '_'))
+		start--;
+	for (int i = 0; i < lengthof(methods); i++)
+		if (strlen(methods[i]) == end - start &&
+			strncmp(methods[i], start, end - start) == 0)
+			return true;
+	return false;
+}
+
+/*
  * Does a jsonpath keep to what 13 knows and to what no setting touches?  That
- * excludes like_regex (a matter of the locale) and methods (most are newer;
- * they are recognised by a letter ahead of a parenthesis, which in the
- * canonical form only strings and quoted keys have otherwise).
+ * excludes like_regex (a matter of the locale) and most methods (newer, or
+ * about numbers of floating point; they are recognised by a letter ahead of a
+ * parenthesis, which in the canonical form only strings and quoted keys have
+ * otherwise).
  */
 static bool
 jsonpath_is_portable(const Const *con)
@@ -289,7 +309,7 @@ jsonpath_is_portable(const Const *con)
 		if (p[1] == '(' &&
 			((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
 			 *p == '_'))
-			result = false;
+			result = jsonpath_method_is_portable(text, p + 1);
 	}
 	pfree(text);
 	return result;

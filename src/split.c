@@ -24,7 +24,9 @@
 #include "plan.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_aggregate.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -34,6 +36,8 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+
+#include "approx.h"
 
 typedef enum SplitKind
 {
@@ -407,6 +411,160 @@ split_numeric_variance(LogqUpper *upper, Aggref *agg, const SplitRule *rule,
 								 COERCE_EXPLICIT_CALL);
 }
 
+/* ---------- approximate aggregates ---------- */
+
+/*
+ * The argument, but NULL where the filter does not hold.
+ */
+static Expr *
+filtered(Expr *arg, Expr *filter)
+{
+	CaseExpr   *c;
+	CaseWhen   *when;
+	Oid			type = exprType((Node *) arg);
+
+	if (filter == NULL)
+		return arg;
+	when = makeNode(CaseWhen);
+	when->expr = filter;
+	when->result = arg;
+	when->location = -1;
+	c = makeNode(CaseExpr);
+	c->casetype = type;
+	c->casecollid = exprCollation((Node *) arg);
+	c->args = list_make1(when);
+	c->defresult = (Expr *) makeNullConst(type, -1, c->casecollid);
+	c->location = -1;
+	return (Expr *) c;
+}
+
+/*
+ * Is this logq.approx_count_distinct(), which may see a value any number of
+ * times?
+ */
+static bool
+is_approx_count_distinct(Oid function)
+{
+	static const Oid types[] = {TEXTOID, INT8OID};
+
+	return function >= FirstNormalObjectId &&
+		(function == logq_function_oid("approx_count_distinct", 1,
+									   &types[0]) ||
+		 function == logq_function_oid("approx_count_distinct", 1,
+									   &types[1]));
+}
+
+/*
+ * A function of the extension over one argument.
+ */
+static Expr *
+make_own_call(const char *name, Oid type, Expr *arg)
+{
+	Oid			argtype = exprType((Node *) arg);
+	Oid			function = logq_function_oid(name, 1, &argtype);
+
+	if (!OidIsValid(function))
+		return NULL;
+	return (Expr *) makeFuncExpr(function, type, list_make1(arg), InvalidOid,
+								 exprCollation((Node *) arg),
+								 COERCE_EXPLICIT_CALL);
+}
+
+/*
+ * Groups by the bucket of the values' hashes, of which the least is kept.
+ */
+static Expr *
+split_approx_count(LogqUpper *upper, Aggref *agg)
+{
+	static const Oid types[] = {INT4OID, INT8OID};
+	Oid			merge = logq_function_oid("approx_count_distinct_merge", 2,
+										  types);
+	Expr	   *arg = linitial_node(TargetEntry, agg->args)->expr;
+	Expr	   *bucket;
+	Expr	   *rest;
+	Aggref	   *least;
+
+	if (exprType((Node *) arg) != TEXTOID)
+	{
+		CoerceViaIO *cast = makeNode(CoerceViaIO);
+
+		cast->arg = arg;
+		cast->resulttype = TEXTOID;
+		cast->resultcollid = DEFAULT_COLLATION_OID;
+		cast->coerceformat = COERCE_EXPLICIT_CAST;
+		cast->location = -1;
+		arg = (Expr *) cast;
+	}
+	arg = filtered(arg, agg->aggfilter);
+	bucket = make_own_call("distinct_bucket", INT4OID, arg);
+	rest = make_own_call("distinct_rest", INT8OID, arg);
+	if (!OidIsValid(merge) || bucket == NULL || rest == NULL ||
+		!logq_is_shippable(&upper->info->ship, arg))
+		return NULL;
+	logq_add_target(upper, LOGQ_TARGET_SQL, true, bucket, arg,
+					LOGQ_DISTINCT_BUCKET_SQL);
+	add_new_column_to_pathtarget(upper->target, bucket);
+	least = make_aggregate(F_MIN_INT8, INT8OID, list_make1(rest), InvalidOid,
+						   NULL);
+	least->aggsplit = AGGSPLIT_INITIAL_SERIAL;
+	logq_add_target(upper, LOGQ_TARGET_SQL, false, (Expr *) least, arg,
+					"min(" LOGQ_DISTINCT_REST_SQL ")");
+	add_new_column_to_pathtarget(upper->target, (Expr *) least);
+	return (Expr *) make_aggregate(merge, agg->aggtype,
+								   list_make2(bucket, least), InvalidOid,
+								   NULL);
+}
+
+/*
+ * Groups by the bucket of the values, which are counted.
+ */
+static Expr *
+split_approx_percentile(LogqUpper *upper, Aggref *agg)
+{
+	static const Oid types[] = {INT4OID, INT8OID, FLOAT8OID};
+	Oid			merge = logq_function_oid("approx_percentile_merge", 3,
+										  types);
+	Expr	   *arg = linitial_node(TargetEntry, agg->args)->expr;
+	Expr	   *fraction = lsecond_node(TargetEntry, agg->args)->expr;
+	Expr	   *bucket;
+	Expr	   *count;
+
+	/* rows that do not pass must not be counted, as their NULLs would be */
+	if (agg->aggfilter != NULL ||
+		!logq_is_scan_constant(&upper->info->ship, (Node *) fraction) ||
+		!logq_is_shippable(&upper->info->ship, arg))
+		return NULL;
+	bucket = make_own_call("percentile_bucket", INT4OID, arg);
+	if (!OidIsValid(merge) || bucket == NULL)
+		return NULL;
+	logq_add_target(upper, LOGQ_TARGET_SQL, true, bucket, arg,
+					LOGQ_PERCENTILE_BUCKET_SQL);
+	add_new_column_to_pathtarget(upper->target, bucket);
+	count = partial(upper, F_COUNT_, INT8OID, NIL, InvalidOid, NULL);
+	return (Expr *) make_aggregate(merge, agg->aggtype,
+								   list_make3(bucket, count, fraction),
+								   InvalidOid, NULL);
+}
+
+/*
+ * One of these; NULL: it is another aggregate, or cannot be split.
+ */
+static Expr *
+split_approximate(LogqUpper *upper, Aggref *agg)
+{
+	static const Oid types[] = {FLOAT8OID, FLOAT8OID};
+
+	if (agg->aggfnoid < FirstNormalObjectId || agg->aggorder != NIL)
+		return NULL;
+	if (is_approx_count_distinct(agg->aggfnoid))
+		return split_approx_count(upper, agg);
+	if (agg->aggfnoid == logq_function_oid("approx_percentile", 2, types))
+		return split_approx_percentile(upper, agg);
+	return NULL;
+}
+
+/* ---------- exact aggregates ---------- */
+
 /*
  * DISTINCT: the partitions group by the arguments, too, and the aggregate is
  * computed here from the groups.
@@ -455,7 +613,9 @@ logq_split_aggregate(LogqUpper *upper, Aggref *agg)
 		return NULL;
 	if (agg->aggdistinct != NIL)
 		return split_distinct(upper, agg);
-	if (rule == NULL || agg->aggorder != NIL ||
+	if (rule == NULL)
+		return split_approximate(upper, agg);
+	if (agg->aggorder != NIL ||
 		!logq_is_aggregate_shippable(&upper->info->ship, agg))
 		return NULL;
 	if (agg->args != NIL)
@@ -565,7 +725,8 @@ logq_count_aggregate(LogqUpper *upper, Aggref *agg)
 		return NULL;
 
 	if (agg->aggdistinct != NIL ||
-		(rule != NULL && rule->kind == SPLIT_ONCE && agg->aggorder == NIL))
+		(rule != NULL && rule->kind == SPLIT_ONCE && agg->aggorder == NIL) ||
+		is_approx_count_distinct(agg->aggfnoid))
 	{
 		foreach(lc, agg->args)
 			if (!count_needs(upper, (Node *)
