@@ -236,6 +236,7 @@ struct LogqStream
 	bool		confirmed;		/* the catalog was true in this scan */
 	bool		stale;			/* the version did not match: skip rows */
 	int			reloads;
+	int			loads;			/* of the catalog, in this run */
 	int64		new_version;
 	int64		skipped_bytes;
 
