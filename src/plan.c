@@ -370,9 +370,30 @@ add_qual_target(LogqUpper *upper, LogqColumn column)
 		if (expr_column(upper->info, ((LogqTarget *) lfirst(lc))->expr) ==
 			(int) column)
 			return;
-	logq_add_target(upper, LOGQ_TARGET_QUAL, false, (Expr *)
-					makeVar(upper->rel->relid, attno, def->type, -1,
-							DEFAULT_COLLATION_OID, 0), NULL, NULL);
+	logq_add_target(upper, LOGQ_TARGET_QUAL, false,
+					logq_column_var(upper, column), NULL, NULL);
+}
+
+/*
+ * Quals that choose partitions, segments and cells see columns only, in a tuple
+ * in which all else is NULL.  Each column gets a cast that does nothing, so
+ * that setrefs.c finds no larger part of them among what is sent: with
+ * GROUP BY lower(level), lower(level) = 'x' would be about that.
+ */
+static Node *
+hide_columns(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		return (Node *) makeRelabelType((Expr *) var, var->vartype,
+										var->vartypmod, var->varcollid,
+										COERCE_IMPLICIT_CAST);
+	}
+	return expression_tree_mutator(node, hide_columns, context);
 }
 
 /*

@@ -171,17 +171,22 @@ new_upper(Wanted *wanted, LogqUpperMode mode)
 }
 
 /*
- * The table's own column as a Var.
+ * See plan.h.  Somebody's own log table may have a column with a collation, or
+ * a length, of its own.
  */
-static Expr *
-column_var(const LogqUpper *upper, LogqColumn column)
+Expr *
+logq_column_var(const LogqUpper *upper, LogqColumn column)
 {
-	const LogqColumnDef *def = &logq_columns[column];
+	AttrNumber	attno = upper->info->map.attno[column];
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
 
-	return (Expr *) makeVar(upper->rel->relid, upper->info->map.attno[column],
-							def->type, -1,
-							def->type == TEXTOID ? DEFAULT_COLLATION_OID :
-							InvalidOid, 0);
+	get_atttypetypmodcoll(planner_rt_fetch(upper->rel->relid,
+										   upper->root)->relid,
+						  attno, &type, &typmod, &collation);
+	return (Expr *) makeVar(upper->rel->relid, attno, type, typmod, collation,
+							0);
 }
 
 /*
@@ -193,7 +198,7 @@ logq_add_dependence(LogqUpper *upper, const LogqDependence *dep)
 	if (dep->steps)
 	{
 		logq_add_target(upper, LOGQ_TARGET_BIN, true,
-						column_var(upper, LOGQ_COL_TS), NULL, NULL);
+						logq_column_var(upper, LOGQ_COL_TS), NULL, NULL);
 		upper->steps = list_union(upper->steps, dep->found);
 	}
 	for (int col = 0; col < LOGQ_NCOLUMNS; col++)
@@ -202,7 +207,7 @@ logq_add_dependence(LogqUpper *upper, const LogqDependence *dep)
 
 		if (!dep->columns[col])
 			continue;
-		var = column_var(upper, col);
+		var = logq_column_var(upper, col);
 		if (col == LOGQ_COL_PARTITION)
 			logq_add_target(upper, LOGQ_TARGET_PARTITION, false, var, NULL,
 							NULL);
@@ -457,7 +462,7 @@ order_targets(LogqUpper *upper)
 
 	if (upper->steps != NIL)
 	{
-		Expr	   *ts = column_var(upper, LOGQ_COL_TS);
+		Expr	   *ts = logq_column_var(upper, LOGQ_COL_TS);
 
 		foreach(lc, upper->targets)
 		{
