@@ -420,6 +420,9 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 	foreach(lc, rank_clauses(info, upper->counted))
 		counted = lappend(counted, logq_deparse_expr(&info->ship, lfirst(lc),
 													 &exprs));
+	planned.sets = (List *) hide_columns((Node *) planned.sets, NULL);
+	planned.partition_quals = (List *)
+		hide_columns((Node *) planned.partition_quals, NULL);
 	steps = plan_steps(upper->steps, &exprs);
 	add_qual_target(upper, LOGQ_COL_LEVEL);
 	add_qual_target(upper, LOGQ_COL_SERVICE);
@@ -451,10 +454,12 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 	item = list_make5(makeInteger((int) planner_rt_fetch(upper->rel->relid,
 														 root)->relid),
 					  makeInteger(upper->mode), targets, steps, counted);
-	item = lappend(item, add_plan_quals(&exprs, upper->counted));
+	item = lappend(item,
+				   add_plan_quals(&exprs, (List *)
+								  hide_columns((Node *) upper->counted,
+											   NULL)));
 	item = lappend(item, makeInteger(upper->from_rollups));
 	item = lappend(item, needs);
-	item = lappend(item, makeInteger(upper->grouped));
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.scanrelid = 0;
