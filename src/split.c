@@ -574,16 +574,25 @@ split_approximate(LogqUpper *upper, Aggref *agg)
 
 /*
  * DISTINCT: the partitions group by the arguments, too, and the aggregate is
- * computed here from the groups.
+ * computed here from the groups.  What the filter keeps out must not be
+ * computed over there either, as it may fail.
  */
 static Expr *
 split_distinct(LogqUpper *upper, Aggref *agg)
 {
+	Aggref	   *copy = copy_aggregate(agg);
 	List	   *keys = NIL;
 	ListCell   *lc;
 
-	foreach(lc, agg->args)
-		keys = lappend(keys, lfirst_node(TargetEntry, lc)->expr);
+	foreach(lc, copy->args)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!IsA(tle->expr, Var) &&
+			!logq_is_scan_constant(&upper->info->ship, (Node *) tle->expr))
+			tle->expr = filtered(tle->expr, agg->aggfilter);
+		keys = lappend(keys, tle->expr);
+	}
 	if (agg->aggfilter != NULL)
 		keys = lappend(keys, agg->aggfilter);
 	foreach(lc, keys)
@@ -599,7 +608,7 @@ split_distinct(LogqUpper *upper, Aggref *agg)
 		add_new_column_to_pathtarget(upper->target, key);
 	}
 	upper->sorted = true;
-	return (Expr *) copy_aggregate(agg);
+	return (Expr *) copy;
 }
 
 /*

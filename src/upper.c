@@ -39,6 +39,7 @@
 #include "optimizer/paths.h"
 #include "optimizer/tlist.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
 #include "utils/timestamp.h"
@@ -401,6 +402,50 @@ add_row_expr(LogqUpper *upper, Expr *expr, Index sortgroupref)
 }
 
 /*
+ * Is this computed without any chance of an error: a column, or a field of
+ * JSON in it?
+ */
+static bool
+cannot_fail(Node *node)
+{
+	while (IsA(node, OpExpr))
+	{
+		OpExpr	   *op = (OpExpr *) node;
+
+		switch (get_opcode(op->opno))
+		{
+			case F_JSONB_OBJECT_FIELD:
+			case F_JSONB_OBJECT_FIELD_TEXT:
+			case F_JSONB_EXTRACT_PATH:
+			case F_JSONB_EXTRACT_PATH_TEXT:
+				if (!IsA(lsecond(op->args), Const))
+					return false;
+				node = linitial(op->args);
+				break;
+			default:
+				return false;
+		}
+	}
+	return IsA(node, Var);
+}
+
+/*
+ * Add the parts of an expression that may be computed for any row.
+ */
+static bool
+add_safe_parts(Node *node, LogqUpper *upper)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, PlaceHolderVar) || cannot_fail(node))
+	{
+		add_row_expr(upper, (Expr *) node, 0);
+		return false;
+	}
+	return expression_tree_walker(node, add_safe_parts, (void *) upper);
+}
+
+/*
  * Rows mode.  NULL: nothing would be gained.
  */
 static LogqUpper *
@@ -430,8 +475,12 @@ try_rows(Wanted *wanted)
 		foreach(lc2, agg->aggdirectargs)
 			if (contain_var_clause(lfirst(lc2)))
 				return NULL;
+		/* what the filter keeps out is not computed, lest it fails */
 		foreach(lc2, agg->args)
-			add_row_expr(upper, lfirst_node(TargetEntry, lc2)->expr, 0);
+			if (agg->aggfilter == NULL)
+				add_row_expr(upper, lfirst_node(TargetEntry, lc2)->expr, 0);
+			else
+				(void) add_safe_parts(lfirst(lc2), upper);
 		if (agg->aggfilter != NULL)
 			add_row_expr(upper, agg->aggfilter, 0);
 	}
