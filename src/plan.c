@@ -360,11 +360,9 @@ plan_steps(List *steps, List **params)
 static void
 add_qual_target(LogqUpper *upper, LogqColumn column)
 {
-	const LogqColumnDef *def = &logq_columns[column];
-	AttrNumber	attno = upper->info->map.attno[column];
 	ListCell   *lc;
 
-	if (attno == 0)
+	if (upper->info->map.attno[column] == 0)
 		return;
 	foreach(lc, upper->targets)
 		if (expr_column(upper->info, ((LogqTarget *) lfirst(lc))->expr) ==

@@ -91,7 +91,6 @@ typedef struct LogqUpper
 	List	   *targets;		/* LogqTargets, in the order of the scan's tuple */
 	List	   *steps;			/* as LogqDependence.found */
 	PathTarget *target;			/* of the scan's path */
-	bool		grouped;		/* an empty segment has no group */
 	bool		sorted;			/* some aggregate needs its input in order */
 	List	   *counted;		/* counts mode: clauses that rollups can check */
 	bool		from_rollups;	/* ... and there are no others */

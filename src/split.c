@@ -133,7 +133,8 @@ find_rule(Oid function)
 /* ---------- nodes ---------- */
 
 /*
- * See plan.h.
+ * See plan.h.  Who reads logs through a view need not have a right to the
+ * schema, so it is not asked for.
  */
 Oid
 logq_function_oid(const char *name, int nargs, const Oid *types)

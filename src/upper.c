@@ -166,7 +166,6 @@ new_upper(Wanted *wanted, LogqUpperMode mode)
 	upper->rel = wanted->rel;
 	upper->info = wanted->info;
 	upper->mode = mode;
-	upper->grouped = wanted->clause != NIL;
 	upper->target = create_empty_pathtarget();
 	return upper;
 }
