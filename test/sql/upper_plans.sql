@@ -127,6 +127,10 @@ SELECT pg_temp.same(q) FROM unnest(ARRAY[
 	$$SELECT level, (SELECT sum(length(o.message)) + count(*) FROM (VALUES (1), (2)) v(x)) FROM logs o GROUP BY 1$$,
 	$$SELECT v, x.* FROM (VALUES (1), (3), (7)) t(v), LATERAL (SELECT date_bin(make_interval(mins => v), ts, '2001-01-01'), count(*) FROM logs GROUP BY 1) x$$,
 	$$SELECT v, x.* FROM (VALUES ('INFO'), (NULL), ('debug')) t(v), LATERAL (SELECT level || v, count(*), max(ts) FROM logs WHERE level = v GROUP BY 1) x$$]) q;
+-- far away, quotients are rounded to the next step
+INSERT INTO logq.logs (ts, message) VALUES ('9999-12-31 23:59:59.999999', 'rounded up');
+SELECT logq.refresh_catalog() IS NOT NULL;
+SELECT floor(extract(epoch FROM ts) / 300) * 300, count(*) FROM logq.logs WHERE ts >= '9999-12-31' GROUP BY 1;
 -- somebody's own log table, with a length and a collation of its own
 CREATE FOREIGN TABLE pg_temp.own (service text COLLATE "C", ts timestamptz(0), partition text) SERVER logq;
 SELECT count(*), sum(n) FROM (SELECT date_trunc('minute', ts), count(DISTINCT ts) AS n FROM own
