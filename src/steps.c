@@ -45,7 +45,9 @@
 #define MAX_ZONE_CHANGES 64
 /*
  * As a double, the epoch tells microseconds apart up to the year 2200, also
- * once it was divided.
+ * once it was divided.  As numeric, a quotient has 16 digits or somewhat more,
+ * which is enough up to the year 2600: then 253402300799.999999 / 300 is
+ * rounded to a whole number, and floor() gives the next step.
  */
 #define MAX_EXACT_EPOCH INT64CONST(7258118400)
 
@@ -668,7 +670,8 @@ logq_segment_bins(const LogqUpperScan *upper, TimestampTz lower,
 		const LogqStep *step = &upper->steps[i];
 
 		if (step->width == 0 ||
-			(step->kind == LOGQ_STEP_EPOCH_DOUBLE &&
+			((step->kind == LOGQ_STEP_EPOCH ||
+			  step->kind == LOGQ_STEP_EPOCH_DOUBLE) &&
 			 (lower < -limit || upper_bound > limit)))
 		{
 			bins->width = 1;
