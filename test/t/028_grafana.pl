@@ -528,6 +528,58 @@ foreach my $q (grep { $_->{ranged} || $_->{counts} } LogqGrafana::queries(%range
 	}
 }
 
+# ---------- the document ----------
+
+{
+	my $text = slurp_file("$top/docs/grafana.md");
+	my $n = 0;
+	my @jobs;
+	my ($answers, $local);
+
+	# its table of macros
+	while ($text =~ /^\| (`\$__.*?`) \| (`.*?`) \|/mg)
+	{
+		my ($macros, $sqls) = ($1, $2);
+		my @raw = $macros =~ /`([^`]+)`/g;
+		my ($sql) = $sqls =~ /^`([^`]*)`$/;
+		my $of = sub { return LogqGrafana::expand($_[0], from => 1795930800, to => 1795931400); };
+
+		next unless defined $sql;
+		is($of->($raw[0]), $sql, "document: $raw[0]");
+		$n++;
+	}
+	cmp_ok($n, '>=', 8, 'document: macros');
+
+	# its queries, but those that tell of partitions that are missing
+	$text =~ s/.*?^## Macros//ms;
+	foreach my $sql ($text =~ /^```sql\n(.*?)^```/msg)
+	{
+		next if $sql =~ /__searchFilter/;
+		push @jobs, [ 'document: ' . ($sql =~ s/\n.*//sr) . ' (' . (1 + @jobs) . ')', 'simple,text,binary',
+			LogqGrafana::expand($sql, %range, variables => { level => [ 'ERROR', 'WARN' ], service => [ 'web', q{it's} ],
+				search => q{can't}, line => $c->sql('SELECT max(id) FROM local.logs') }) ];
+	}
+	cmp_ok(scalar @jobs, '>=', 18, 'document: queries');
+	$answers = run_client(\@jobs);
+	$local = run_client([ map { [ $_->[0], 'simple', $_->[2] =~ s/\blogq\.(logs|grafana_\w+|search|histogram|field_values)\b/local.$1/gr ] }
+		  grep { $_->[2] !~ /logq\.context/ } @jobs ]);
+	foreach my $job (@jobs)
+	{
+		my ($name, undef, $sql) = @$job;
+
+		foreach my $way (qw(simple text binary))
+		{
+			my $a = $answers->{$name}{$way};
+
+			is($a->{state}, '', "$name, $way") or diag("of: $sql\n$a->{message}");
+			cmp_ok(scalar @{ $a->{rows} }, '>', 0, "$name, $way: rows") or diag("of: $sql");
+			next unless $local->{$name};
+			is(join("\n", sort map { list_text($_) } @{ $a->{rows} }), join("\n", sort map { list_text($_) } @{ $local->{$name}{simple}{rows} }),
+				"$name, $way: as from a plain table") or diag("of: $sql");
+		}
+	}
+}
+
 # ---------- what an editor looks for ----------
 
 {
@@ -623,11 +675,15 @@ SET logq.route_by = round_robin;
 INSERT INTO logq.logs (ts, level, message)
 	SELECT 'epoch'::timestamptz + make_interval(days => (y * 2500 / 86400)::int, secs => y * 2500 % 86400 + s), 'FAR', 'far'
 	FROM unnest(ARRAY[101359999, 90000001, 10000000, 8000001, 2903999]::bigint[]) y,
-		unnest(ARRAY[0, 59.999999, 60, 299.999999, 1200, 2499.999999]) s, generate_series(1, 2);
+		unnest(ARRAY[0, 59.999999, 60, 299.999999, 1200, 2499.999999]) s, generate_series(1, 40);
 INSERT INTO local.logs SELECT * FROM logq.logs WHERE ts > '2200-01-01';
 SQL
-	is($c->sql("SELECT count(*) FROM local.logs WHERE ts > '2200-01-01'"), 60, 'far times: rows');
+	# so that it is known how many there are
+	$c->sql("SELECT count(*) FROM logq.seal('$_', before => 'infinity')") foreach $c->names;
+	$c->sql('SELECT logq.refresh_catalog()');
+	is($c->sql("SELECT count(*) FROM local.logs WHERE ts > '2200-01-01'"), 1200, 'far times: rows');
 	cmp_ok($c->sql("SELECT count(*) FROM ($local) x"), '>', 60, 'far times: groups');
+	is(() = $c->sql("EXPLAIN $groups") =~ /LogqAggregate/g, 9, 'far times: grouped over there');
 	is($c->sql("(($groups) EXCEPT ALL ($local)) UNION ALL (($local) EXCEPT ALL ($groups))"), '', 'far times: the same ones');
 }
 
@@ -672,6 +728,26 @@ $c->fails('SELECT * FROM logq.segments', qr/42501/, qr/permission denied/, 'no o
 	$lock->quit;
 	$answers = run_client([ [ 'again', 'simple', $sql ] ]);
 	is($answers->{again}{simple}{state}, '', 'then it is answered');
+}
+
+# A partition that does not answer is an error, or a row that says so
+{
+	my ($block) = slurp_file("$top/docs/grafana.md") =~ /^```sql\n(SELECT \* FROM \(\n    SELECT \* FROM logq\.grafana_logs.*?)^```/ms;
+	my $sql = LogqGrafana::expand($block, %range);
+	my ($answers, $a, @missing);
+
+	$c->part('p2')->stop('immediate');
+	$answers = run_client([ [ 'missing', 'simple', $sql ] ]);
+	like($answers->{missing}{simple}{state}, qr/^08/, 'without a partition: an error');
+	like($answers->{missing}{simple}{message}, qr/"p2"/, 'which names it');
+	$answers = run_client([ [ 'missing', 'simple', "SET logq.partial_results = on; $sql" ] ]);
+	$a = $answers->{missing}{simple};
+	is($a->{state}, '', 'without a partition: what there is') or diag($a->{message});
+	@missing = grep { $_->[6] eq 'p2' } @{ $a->{rows} };
+	is(scalar @missing, 1, 'and a row more');
+	like($missing[0][1], qr/^partition "p2" has not answered/, 'that says what is missing');
+	cmp_ok(scalar @{ $a->{rows} }, '>', 500, 'beside the rows');
+	$c->part('p2')->start;
 }
 
 done_testing();
