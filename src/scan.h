@@ -61,8 +61,7 @@ enum LogqUpperItem
 	LOGQ_UPPER_COUNTED,			/* List of clauses as in LOGQ_PLAN_WHERE */
 	LOGQ_UPPER_COUNTED_QUAL,	/* Integer: position of these clauses */
 	LOGQ_UPPER_FROM_ROLLUPS,	/* Integer: can rollups answer at all? */
-	LOGQ_UPPER_NEEDS,			/* IntList of columns that they must have */
-	LOGQ_UPPER_GROUPED			/* Integer: has an empty segment no group? */
+	LOGQ_UPPER_NEEDS			/* IntList of columns that they must have */
 };
 
 /* Members of an entry of LOGQ_UPPER_TARGETS, in the order of the tuple */
@@ -296,7 +295,6 @@ typedef struct LogqUpperScan
 {
 	LogqUpperMode mode;
 	Oid			relid;
-	bool		grouped;		/* GROUP BY: empty segments have no group */
 	int			ntargets;
 	LogqScanTarget *targets;
 	bool		has_bin;
