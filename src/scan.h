@@ -88,8 +88,8 @@ typedef enum LogqTargetKind
 typedef enum LogqStepKind
 {
 	LOGQ_STEP_BIN,				/* date_bin(first, ts, second) */
-	LOGQ_STEP_EPOCH,			/* floor(epoch / first), in numeric */
-	LOGQ_STEP_EPOCH_DOUBLE,
+	LOGQ_STEP_EPOCH,			/* floor(epoch * second / first), in numeric */
+	LOGQ_STEP_EPOCH_DOUBLE,		/* floor(epoch / first) */
 	LOGQ_STEP_UNIT,				/* date_trunc(first, ts, zone second) */
 	LOGQ_STEP_FIELD,			/* extract(first from ts at zone second) */
 	LOGQ_STEP_DAY				/* (ts at zone second)::date */
@@ -100,7 +100,7 @@ enum LogqStepItem
 {
 	LOGQ_STEP_KIND,
 	LOGQ_STEP_FIRST,			/* parameter, -1: none */
-	LOGQ_STEP_SECOND			/* parameter, -1: none, or the session's zone */
+	LOGQ_STEP_SECOND			/* parameter, -1: none, 1, the session's zone */
 };
 
 /* One of them, with its values */
