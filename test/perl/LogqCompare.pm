@@ -414,6 +414,8 @@ sub run
 			$q->{grouped} ? map { [$_] } @groups : (),
 			[ chance(0.3) ? 'logq.enable_content_pruning' : pick(@switches, @groups) ],
 			[ @switches, @groups ] ];
+		# not too many
+		splice @{ $q->{variants} }, -2, 1 if $q->{grouped} && @groups && chance(0.6);
 		push @queries, $q
 		  if $n >= ($self->{first} // $from) && $n <= ($self->{last} // $to);
 	}
