@@ -107,7 +107,10 @@ logq_forget_dropped_fragments(LogqStream *stream)
 		const LogqSegment *seg = logq_segment_for(stream->part,
 												  stream->fragments[i].lower);
 
-		if (seg != NULL && strcmp(seg->name, stream->fragments[i].name) == 0)
+		/* rollups of a segment that has gone are gone, which is no error */
+		if (stream->fragments[i].source != LOGQ_SOURCE_ROWS ||
+			(seg != NULL &&
+			 strcmp(seg->name, stream->fragments[i].name) == 0))
 			stream->fragments[to++] = stream->fragments[i];
 		else if (i == from)
 			first_gone = true;
@@ -188,20 +191,83 @@ logq_stream_horizon(const LogqStream *stream)
 /* ---------- requests ---------- */
 
 /*
- * The SQL that asks one segment.  by_id: an unordered one that was cut off is
+ * Append a condition; *first: it is the first one.
+ */
+static void
+append_condition(StringInfo buf, bool *first, const char *condition)
+{
+	appendStringInfo(buf, "%s%s", *first ? " WHERE " : " AND ", condition);
+	*first = false;
+}
+
+/*
+ * Append the bounds of a slice.
+ */
+static void
+append_slice(StringInfo buf, bool *first, const LogqFragment *fragment,
+			 const char *column)
+{
+	StringInfoData slice;
+
+	if (!fragment->sliced)
+		return;
+	initStringInfo(&slice);
+	appendStringInfo(&slice, "%s >= ", column);
+	logq_append_literal(&slice, TimestampTzGetDatum(fragment->from), false,
+						TIMESTAMPTZOID, -1);
+	appendStringInfo(&slice, " AND %s < ", column);
+	logq_append_literal(&slice, TimestampTzGetDatum(fragment->to), false,
+						TIMESTAMPTZOID, -1);
+	append_condition(buf, first, slice.data);
+	pfree(slice.data);
+}
+
+/*
+ * The SQL that asks one fragment.  by_id: an unordered one that was cut off is
  * gone on with in the order of ids.
  */
 void
 logq_fragment_sql(StringInfo buf, const LogqRequest *request,
-				  const char *segment, const char *where,
-				  const char *resume, bool by_id, int64 limit)
+				  const LogqFragment *fragment, const char *select,
+				  const char *where, const char *extra, bool by_id,
+				  int64 limit, int server_version)
 {
-	appendStringInfo(buf, "SELECT%s%s FROM " LOGQ_STORE_SCHEMA ".%s%s",
-					 request->nfields > 0 ? " " : "", request->select_list,
-					 segment, where);
-	if (resume != NULL)
-		appendStringInfo(buf, "%s%s", where[0] != '\0' ? " AND " : " WHERE ",
-						 resume);
+	bool		rows = fragment->source == LOGQ_SOURCE_ROWS;
+	const char *column = rows ? "ts" : "minute";
+	bool		first = true;
+
+	if (!rows)
+		select = request->rollup_select;
+	appendStringInfoString(buf, "SELECT");
+	if (request->binned)
+	{
+		appendStringInfoChar(buf, ' ');
+		/* minutes are bins of their own */
+		if (rows || fragment->bins.width != USECS_PER_MINUTE)
+			logq_append_bin(buf, &fragment->bins, column, server_version);
+		else
+			appendStringInfoString(buf, column);
+	}
+	if (select[0] != '\0')
+		appendStringInfo(buf, "%s%s", request->binned ? ", " : " ", select);
+	if (rows)
+	{
+		appendStringInfo(buf, " FROM " LOGQ_STORE_SCHEMA ".%s%s",
+						 quote_identifier(fragment->name), where);
+		first = where[0] == '\0';
+	}
+	else
+	{
+		appendStringInfo(buf, " FROM " LOGQ_STORE_SCHEMA ".%s WHERE segment = ANY (%s)%s",
+						 fragment->source == LOGQ_SOURCE_LEVELS ?
+						 "rollup_level" : "rollup_service",
+						 fragment->name, request->rollup_where);
+		first = false;
+	}
+	append_slice(buf, &first, fragment, column);
+	if (extra != NULL)
+		append_condition(buf, &first, extra);
+	appendStringInfoString(buf, request->tail);
 	if (request->ordered)
 		appendStringInfoString(buf, request->descending ?
 							   " ORDER BY ts DESC, id DESC" :
@@ -380,27 +446,38 @@ logq_batch_ended(LogqStream *stream)
 }
 
 /*
- * Write what reads the next batch.  Before a segment that will take a while the
- * partition is made to send what it has, so that a silent one can be told from
- * one that is at work.
+ * Choose what the next request reads.
+ */
+void
+logq_batch_choose(LogqStream *stream)
+{
+	choose_batch(stream);
+	stream->batch_chosen = true;
+}
+
+/*
+ * Write what reads it.  Before a segment that will take a while the partition
+ * is made to send what it has, so that a silent one can be told from one that
+ * is at work.
  */
 char *
-logq_batch_copies(LogqStream *stream)
+logq_batch_copies(LogqStream *stream, int server_version)
 {
 	StringInfoData buf;
 	StringInfoData extra;
 	char	   *resume = NULL;
 	double		silent = 0;
 	int64		needed;
+	int			nestlevel;
 	int			i;
 
-	choose_batch(stream);
 	needed = logq_batch_rows_needed(stream);
 	if (stream->resume)
 		resume = resume_condition(stream);
 
 	initStringInfo(&buf);
 	initStringInfo(&extra);
+	nestlevel = logq_set_transmission_modes();
 	for (i = stream->batch_start; i < stream->batch_end; i++)
 	{
 		const LogqFragment *fragment = &stream->fragments[i];
@@ -416,13 +493,14 @@ logq_batch_copies(LogqStream *stream)
 		}
 		silent += fragment->size < 0 ? MAX_SILENT_ROWS : fragment->size;
 		appendStringInfoString(&buf, "COPY (");
-		logq_fragment_sql(&buf, stream->request,
-						  quote_identifier(fragment->name), stream->where,
-						  extra.len > 0 ? extra.data : NULL, stream->resume,
+		logq_fragment_sql(&buf, stream->request, fragment, stream->select,
+						  stream->where, extra.len > 0 ? extra.data : NULL,
+						  stream->resume,
 						  i == stream->batch_end - 1 ?
-						  stream->batch_limit : needed);
+						  stream->batch_limit : needed, server_version);
 		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
 	}
+	AtEOXact_GUC(true, nestlevel);
 	pfree(extra.data);
 	return buf.data;
 }

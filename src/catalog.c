@@ -414,7 +414,8 @@ logq_catalog_sql(void)
 		"COPY (SELECT s.name::text, s.lower, s.upper, "
 		"coalesce(CASE WHEN s.state = 'sealed' THEN s.rows::float8 END, "
 		"c.reltuples::float8, -1), s.version, "
-		"CASE WHEN s.name IN (SELECT r.segment FROM logq_store.reopened r) "
+		"CASE WHEN s.rows IS NULL "
+		"OR s.name IN (SELECT r.segment FROM logq_store.reopened r) "
 		"THEN 'open' ELSE s.state END "
 		"FROM logq_store.segment s LEFT JOIN (pg_catalog.pg_class c "
 		"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
@@ -525,6 +526,7 @@ logq_catalog_put(LogqPartition *part, MemoryContext cxt,
 		part->confirmed_at = 0;
 	part->version = version;
 	part->changed = changed;
+	part->puts++;
 	logq_catalog_sum_rows(part);
 	part->loaded = true;
 }

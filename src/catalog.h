@@ -16,6 +16,8 @@
 #define LOGQ_MAX_LEVELS 64
 /* filters in one group */
 #define LOGQ_GROUP_SIZE 64
+/* rows of a level or service: more than fit, so not known exactly */
+#define LOGQ_ROWS_UNKNOWN PG_UINT32_MAX
 
 /* Fields that have filters: these, or "attrs." and a key */
 #define LOGQ_FIELD_TRACE_ID "trace_id"
@@ -35,7 +37,8 @@ typedef struct LogqFilterRef
 
 /*
  * Contents of a sealed segment.  Levels and services are indexes to the
- * partition's dictionaries, whose entry 0 is NULL.
+ * partition's dictionaries, whose entry 0 is NULL.  Numbers of rows are exact,
+ * but for LOGQ_ROWS_UNKNOWN, which estimates take as it stands.
  */
 typedef struct LogqContent
 {
@@ -52,12 +55,15 @@ typedef struct LogqContent
 	char		min_trace_id[LOGQ_KEY_PREFIX];
 	char		max_trace_id[LOGQ_KEY_PREFIX];
 	uint64		levels;			/* bit i: level i of the dictionary */
-	float4	   *level_rows;		/* for each bit set, ascending */
+	uint32	   *level_rows;		/* for each bit set, ascending */
 	int			nservices;
 	uint32	   *services;		/* ascending */
-	float4	   *service_rows;	/* for each */
-	int			nfilters;
+	uint32	   *service_rows;	/* for each */
 	LogqFilterRef *filters;
+	int			nfilters;
+	/* rows that the partition keeps in these rollups; -1: it does not */
+	int32		level_rollup;
+	int32		service_rollup;
 } LogqContent;
 
 struct LogqSegment
@@ -87,6 +93,9 @@ struct LogqPartition
 	bool		loaded;
 	int64		version;
 	int64		changed;		/* of the tables' copy that it is from, 0: none */
+	uint64		puts;			/* lists of segments there have been: two of the
+								 * same version differ when a transaction has
+								 * written to what is sealed */
 	TimestampTz confirmed_at;	/* a request of ours began then and found this
 								 * version to be true; 0: none has */
 	int			nsegments;

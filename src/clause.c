@@ -129,6 +129,9 @@ rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
 
 	if (list_length(op->args) != 2)
 		return (Expr *) op;
+	result = logq_rewrite_epoch(cxt, op);
+	if (result != NULL)
+		return result;
 	left = (Node *) linitial(op->args);
 	right = (Node *) lsecond(op->args);
 	ltype = exprType(left);

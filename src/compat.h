@@ -200,6 +200,18 @@ logq_tuplesort_getdatum(Tuplesortstate *sort, Datum *value, bool *isnull)
 #endif
 }
 
+/*
+ * From 16 on the planner may have sorted the input of an aggregate with
+ * DISTINCT or ORDER BY.  Let it sort for itself.
+ */
+static inline void
+logq_set_unsorted(Aggref *agg)
+{
+#if PG_VERSION_NUM >= 160000
+	agg->aggpresorted = false;
+#endif
+}
+
 /* reverse(text) was the only one of its name before 18 */
 #if PG_VERSION_NUM >= 180000
 #define LOGQ_F_REVERSE_TEXT F_REVERSE_TEXT

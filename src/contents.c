@@ -36,7 +36,7 @@
 typedef struct ServiceRows
 {
 	uint32		service;
-	float4		rows;
+	uint32		rows;
 } ServiceRows;
 
 /* ---------- memory ---------- */
@@ -338,11 +338,9 @@ field_index(LogqPartition *part, const char *data, int len)
 
 /* ---------- one segment ---------- */
 
-/*
- * The numbers of an array without nulls, or NULL.
- */
-static const void *
-number_array(Datum value, bool isnull, Oid type, int n)
+/* See contents.h. */
+const void *
+logq_number_array(Datum value, bool isnull, Oid type, int n)
 {
 	ArrayType  *array;
 
@@ -355,17 +353,36 @@ number_array(Datum value, bool isnull, Oid type, int n)
 	return ARR_DATA_PTR(array);
 }
 
-/*
- * The texts of an array; false: there is none.
- */
-static bool
-text_array(Datum value, bool isnull, Datum **texts, bool **nulls, int *n)
+/* See contents.h. */
+bool
+logq_text_array(Datum value, bool isnull, Datum **texts, bool **nulls, int *n)
 {
 	if (isnull)
 		return false;
 	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false,
 					  TYPALIGN_INT, texts, nulls, n);
 	return true;
+}
+
+/*
+ * A number of rows as contents keep it.
+ */
+static uint32
+exact_rows(int64 rows)
+{
+	return rows >= 0 && rows < LOGQ_ROWS_UNKNOWN ? (uint32) rows :
+		LOGQ_ROWS_UNKNOWN;
+}
+
+/*
+ * Rows of a rollup, -1 when it is not kept.
+ */
+static int32
+rollup_rows(Datum value, bool isnull)
+{
+	int64		rows = isnull ? -1 : DatumGetInt64(value);
+
+	return (int32) Max(Min(rows, PG_INT32_MAX), -1);
 }
 
 static int
@@ -407,12 +424,12 @@ read_filters(LogqPartition *part, const Datum *values, const bool *isnull,
 	const int32 *groups;
 	const int32 *slots;
 
-	if (!text_array(values[ANUM_SEGMENT_FILTER_FIELDS - 1],
-					isnull[ANUM_SEGMENT_FILTER_FIELDS - 1],
-					&fields, &nulls, &n))
+	if (!logq_text_array(values[ANUM_SEGMENT_FILTER_FIELDS - 1],
+						 isnull[ANUM_SEGMENT_FILTER_FIELDS - 1],
+						 &fields, &nulls, &n))
 		return 0;
 #define NUMBERS(anum, type) \
-	number_array(values[(anum) - 1], isnull[(anum) - 1], type, n)
+	logq_number_array(values[(anum) - 1], isnull[(anum) - 1], type, n)
 	nvalues = NUMBERS(ANUM_SEGMENT_FILTER_VALUES, INT8OID);
 	blocks = NUMBERS(ANUM_SEGMENT_FILTER_BLOCKS, INT4OID);
 	groups = NUMBERS(ANUM_SEGMENT_FILTER_GROUPS, INT4OID);
@@ -457,8 +474,8 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	LogqContents *contents = part->contents;
 	LogqContent fixed;
 	LogqContent *content;
-	float4		level_rows[LOGQ_MAX_LEVELS];
-	float4		by_level[LOGQ_MAX_LEVELS];
+	uint32		level_rows[LOGQ_MAX_LEVELS];
+	uint32		by_level[LOGQ_MAX_LEVELS];
 	int			level_of[LOGQ_MAX_LEVELS];
 	int			nlevels = 0;
 	ServiceRows *services = NULL;
@@ -507,13 +524,18 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 										 fixed.max_trace_id);
 	}
 
+	fixed.level_rollup = rollup_rows(VALUE(ANUM_SEGMENT_LEVEL_ROLLUP),
+									 ISNULL(ANUM_SEGMENT_LEVEL_ROLLUP));
+	fixed.service_rollup = rollup_rows(VALUE(ANUM_SEGMENT_SERVICE_ROLLUP),
+									   ISNULL(ANUM_SEGMENT_SERVICE_ROLLUP));
+
 	/* levels, as bits */
-	if (text_array(VALUE(ANUM_SEGMENT_LEVELS), ISNULL(ANUM_SEGMENT_LEVELS),
-				   &texts, &nulls, &n) &&
+	if (logq_text_array(VALUE(ANUM_SEGMENT_LEVELS),
+						ISNULL(ANUM_SEGMENT_LEVELS), &texts, &nulls, &n) &&
 		n <= LOGQ_MAX_LEVELS &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_LEVEL_ROWS),
-							 ISNULL(ANUM_SEGMENT_LEVEL_ROWS),
-							 INT8OID, n)) != NULL)
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_LEVEL_ROWS),
+								  ISNULL(ANUM_SEGMENT_LEVEL_ROWS),
+								  INT8OID, n)) != NULL)
 	{
 		fixed.has_levels = true;
 		for (i = 0; i < n && fixed.has_levels; i++)
@@ -533,7 +555,7 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 			else
 			{
 				fixed.levels |= UINT64CONST(1) << level;
-				by_level[level] = (float4) rows[i];
+				by_level[level] = exact_rows(rows[i]);
 			}
 		}
 		nlevels = n;
@@ -543,14 +565,14 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	for (i = k = 0; i < LOGQ_MAX_LEVELS; i++)
 		if (fixed.levels & (UINT64CONST(1) << i))
 			level_rows[k++] = by_level[i];
-	size = k * sizeof(float4);
+	size = k * sizeof(uint32);
 
 	/* services, as a sorted list */
-	if (text_array(VALUE(ANUM_SEGMENT_SERVICES),
-				   ISNULL(ANUM_SEGMENT_SERVICES), &texts, &nulls, &n) &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_SERVICE_ROWS),
-							 ISNULL(ANUM_SEGMENT_SERVICE_ROWS),
-							 INT8OID, n)) != NULL)
+	if (logq_text_array(VALUE(ANUM_SEGMENT_SERVICES),
+						ISNULL(ANUM_SEGMENT_SERVICES), &texts, &nulls, &n) &&
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_SERVICE_ROWS),
+								  ISNULL(ANUM_SEGMENT_SERVICE_ROWS),
+								  INT8OID, n)) != NULL)
 	{
 		bool		sorted = true;
 
@@ -572,18 +594,18 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 			if (i > 0 && service < service_of[i - 1])
 				sorted = false;
 			services[i].service = service_of[i] = service;
-			services[i].rows = (float4) rows[i];
+			services[i].rows = exact_rows(rows[i]);
 		}
 		if (!sorted)
 			qsort(services, n, sizeof(ServiceRows), compare_services);
-		size += n * (sizeof(uint32) + sizeof(float4));
+		size += n * 2 * sizeof(uint32);
 	}
 
 	/* rows of each pair of the two */
 	if (fixed.has_levels && fixed.has_services &&
-		(rows = number_array(VALUE(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
-							 ISNULL(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
-							 INT8OID, fixed.nservices * nlevels)) != NULL)
+		(rows = logq_number_array(VALUE(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
+								  ISNULL(ANUM_SEGMENT_SERVICE_LEVEL_ROWS),
+								  INT8OID, fixed.nservices * nlevels)) != NULL)
 	{
 		for (i = 0; i < fixed.nservices; i++)
 		{
@@ -601,14 +623,14 @@ logq_content_make(LogqPartition *part, const Datum *values, const bool *isnull)
 	content = MemoryContextAllocHuge(contents->cxt,
 									 MAXALIGN(sizeof(fixed)) + size);
 	at = (char *) content + MAXALIGN(sizeof(fixed));
-	fixed.level_rows = (float4 *) at;
+	fixed.level_rows = (uint32 *) at;
 	n = pg_popcount64(fixed.levels);
-	memcpy(at, level_rows, n * sizeof(float4));
-	at += n * sizeof(float4);
+	memcpy(at, level_rows, n * sizeof(uint32));
+	at += n * sizeof(uint32);
 	fixed.services = (uint32 *) at;
 	at += fixed.nservices * sizeof(uint32);
-	fixed.service_rows = (float4 *) at;
-	at += fixed.nservices * sizeof(float4);
+	fixed.service_rows = (uint32 *) at;
+	at += fixed.nservices * sizeof(uint32);
 	fixed.filters = (LogqFilterRef *) at;
 	for (i = 0; i < fixed.nservices; i++)
 	{

@@ -118,6 +118,12 @@ extern void logq_content_release(LogqPartition *part, LogqSegment *seg);
 /* leave out contents of the oldest segments (sorted) as far as necessary */
 extern void logq_contents_enforce(LogqPartition *part, LogqSegment *segments,
 								  int nsegments);
+/* the numbers of an array without nulls that has n elements, or NULL */
+extern const void *logq_number_array(Datum value, bool isnull, Oid type,
+									 int n);
+/* the texts of an array; false: there is none */
+extern bool logq_text_array(Datum value, bool isnull, Datum **texts,
+							bool **nulls, int *n);
 /* new segments are to replace ours: equal ones take over their contents */
 extern void logq_contents_carry(LogqPartition *part, LogqSegment *segments,
 								int nsegments);

@@ -425,6 +425,38 @@ deparse_subscript(SubscriptingRef *s, DeparseState *state)
 	append_text(state, ")");
 }
 
+/* an aggregate without DISTINCT and ORDER BY */
+static void
+deparse_aggregate(Aggref *agg, DeparseState *state)
+{
+	char	   *name = get_func_name(agg->aggfnoid);
+	List	   *args = NIL;
+	bool		collate;
+	ListCell   *lc;
+
+	if (name == NULL)
+		elog(ERROR, "cache lookup failed for function %u", agg->aggfnoid);
+	foreach(lc, agg->args)
+		args = lappend(args, lfirst_node(TargetEntry, lc)->expr);
+	collate = must_collate(state, agg->aggfnoid, agg->inputcollid, args);
+	appendStringInfo(&state->buf, "pg_catalog.%s(", quote_identifier(name));
+	if (args == NIL)
+		append_text(state, "*");
+	foreach(lc, args)
+	{
+		if (foreach_current_index(lc) > 0)
+			append_text(state, ", ");
+		deparse_collated((Node *) lfirst(lc), &collate, state);
+	}
+	append_text(state, ")");
+	if (agg->aggfilter != NULL)
+	{
+		append_text(state, " FILTER (WHERE ");
+		deparse_node((Node *) agg->aggfilter, state);
+		append_text(state, ")");
+	}
+}
+
 static void
 deparse_node(Node *node, DeparseState *state)
 {
@@ -447,6 +479,9 @@ deparse_node(Node *node, DeparseState *state)
 			break;
 		case T_FuncExpr:
 			deparse_function((FuncExpr *) node, state);
+			break;
+		case T_Aggref:
+			deparse_aggregate((Aggref *) node, state);
 			break;
 		case T_OpExpr:
 			deparse_operator((OpExpr *) node,

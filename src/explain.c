@@ -16,6 +16,8 @@
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 
 /* How reasons are called in text, and in the names of properties */
 static const char *const reason_names[LOGQ_NREASONS][2] = {
@@ -27,6 +29,14 @@ static const char *const reason_names[LOGQ_NREASONS][2] = {
 	[LOGQ_REASON_ATTRS] = {"attrs", "Segments Pruned by Attrs"},
 	[LOGQ_REASON_WORDS] = {"words", "Segments Pruned by Words"},
 	[LOGQ_REASON_SEVERAL] = {"several fields", "Segments Pruned by Several Fields"},
+};
+
+/* How sources of counts are called in text, and in the names of properties */
+static const char *const source_names[LOGQ_NSOURCES][2] = {
+	[LOGQ_SOURCE_ROWS] = {"rows", "Segments Counted by Rows"},
+	[LOGQ_SOURCE_LEVELS] = {"minutes and levels", "Segments Counted by Minutes and Levels"},
+	[LOGQ_SOURCE_SERVICES] = {"minutes, services and levels", "Segments Counted by Minutes, Services and Levels"},
+	[LOGQ_SOURCE_CATALOG] = {"catalog", "Segments Counted by Catalog"},
 };
 
 /*
@@ -46,33 +56,135 @@ column_list(LogqScanState *state)
 }
 
 /*
- * The request as it goes to a partition, of one segment.
+ * The request as it goes to a partition, of one fragment.  Ids that travel
+ * only for failover are not shown.
  */
 static char *
-remote_sql(LogqScanState *state, LogqStream *stream, bool values)
+remote_sql(LogqScanState *state, LogqStream *stream,
+		   const LogqFragment *fragment, bool values)
 {
 	StringInfoData buf;
 	LogqRequest request = state->request;
-	const char *segment = "<segment>";
+	LogqPartition *part = stream ? stream->part : NULL;
+	LogqFragment any = {0};
+	const char *select = "";
+	int			nestlevel;
 
-	if (request.select_list == NULL)
+	if (!values)
 	{
-		request.select_list = column_list(state);
-		request.nfields = state->ncolumns;
+		memset(&request, 0, sizeof(request));
+		request.tail = request.rollup_select = request.rollup_where = "";
 		request.ordered = state->order != 0;
 		request.descending = state->order < 0;
 		request.bound = -1;
+		if (state->upper != NULL)
+		{
+			LogqRequest saved = state->request;
+
+			logq_upper_request(state);
+			request.binned = state->request.binned;
+			request.tail = state->request.tail;
+			state->request = saved;
+		}
 	}
-	if (stream != NULL && stream->nfragments > 0)
-		segment = quote_identifier(stream->fragments[0].name);
+	if (state->upper != NULL)
+		select = logq_upper_select(state, part, values);
+	else
+		select = column_list(state);
+	if (fragment == NULL)
+	{
+		any.name = "<segment>";
+		any.bins.width = 1;
+		fragment = &any;
+	}
 	initStringInfo(&buf);
-	logq_fragment_sql(&buf, &request, segment,
-					  logq_scan_where(state, stream ? stream->part : NULL,
-									  values),
+	nestlevel = logq_set_transmission_modes();
+	logq_fragment_sql(&buf, &request, fragment, select,
+					  logq_scan_where(state, state->where, part, values),
 					  NULL, false,
 					  stream != NULL && stream->share > 0 ? stream->share :
-					  request.bound);
+					  request.bound, logq_server_version());
+	AtEOXact_GUC(true, nestlevel);
 	return buf.data;
+}
+
+/*
+ * Requests, each of a kind once.
+ */
+static void
+explain_remote_sql(LogqScanState *state, bool evaluated, ExplainState *es)
+{
+	bool		shown[LOGQ_NSOURCES] = {0};
+	LogqStream *example = NULL;
+
+	if (!evaluated)
+	{
+		ExplainPropertyText("Remote SQL",
+							remote_sql(state, NULL, NULL, false), es);
+		return;
+	}
+	for (int i = 0; i < state->nstreams; i++)
+	{
+		LogqStream *stream = &state->streams[i];
+		const LogqFragment *fragments = stream->fragments;
+		int			n = stream->nfragments;
+
+		if (state->fates[i] != LOGQ_FATE_ASKED)
+			continue;
+		if (example == NULL)
+			example = stream;
+		if (state->upper != NULL && state->pruned[i].sources_valid)
+		{
+			fragments = state->pruned[i].fragments;
+			n = state->pruned[i].nfragments;
+		}
+		for (int f = 0; f < n; f++)
+		{
+			LogqSource	source = fragments[f].source;
+
+			if (shown[source])
+				continue;
+			shown[source] = true;
+			ExplainPropertyText(source == LOGQ_SOURCE_ROWS ? "Remote SQL" :
+								"Rollup SQL",
+								remote_sql(state, stream, &fragments[f],
+										   true), es);
+		}
+	}
+	/* nobody knows the segments yet, or there is none */
+	for (int source = 0; source < LOGQ_NSOURCES; source++)
+		if (shown[source])
+			return;
+	if (example != NULL)
+		ExplainPropertyText("Remote SQL",
+							remote_sql(state, example, NULL, true), es);
+}
+
+/*
+ * What the segments' rows are counted by.
+ */
+static void
+explain_sources(LogqScanState *state, ExplainState *es)
+{
+	int64		segments[LOGQ_NSOURCES] = {0};
+	StringInfoData buf;
+
+	for (int i = 0; i < state->nstreams; i++)
+		if (state->pruned[i].sources_valid)
+			for (int s = 0; s < LOGQ_NSOURCES; s++)
+				segments[s] += state->pruned[i].segments[s];
+	initStringInfo(&buf);
+	for (int s = LOGQ_NSOURCES - 1; s >= 0; s--)
+	{
+		if (es->format != EXPLAIN_FORMAT_TEXT)
+			ExplainPropertyInteger(source_names[s][1], NULL, segments[s], es);
+		else if (segments[s] > 0)
+			appendStringInfo(&buf, "%s" INT64_FORMAT " by %s",
+							 buf.len > 0 ? ", " : "", segments[s],
+							 source_names[s][0]);
+	}
+	if (buf.len > 0)
+		ExplainPropertyText("Counted", buf.data, es);
 }
 
 /*
@@ -170,6 +282,8 @@ explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 							   by[LOGQ_FATE_PRUNED_EMPTY], es);
 		ExplainPropertyInteger("Partitions Pruned by Segments", NULL,
 							   by[LOGQ_FATE_PRUNED_SEGMENTS], es);
+		ExplainPropertyInteger("Partitions Answered by Catalog", NULL,
+							   by[LOGQ_FATE_CATALOG], es);
 		ExplainPropertyInteger("Segments Known", NULL, known, es);
 		ExplainPropertyInteger("Segments Asked", NULL, left, es);
 		for (i = 0; i < LOGQ_NREASONS; i++)
@@ -186,6 +300,7 @@ explain_pruning(LogqScanState *state, bool evaluated, ExplainState *es)
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_ID], "id");
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_EMPTY], "contradiction");
 	append_reason(&reasons, by[LOGQ_FATE_PRUNED_SEGMENTS], "segments");
+	append_reason(&reasons, by[LOGQ_FATE_CATALOG], "catalog");
 	ExplainPropertyText("Partitions",
 						pruned_text(by[LOGQ_FATE_ASKED], state->nstreams,
 									&reasons), es);
@@ -274,6 +389,16 @@ explain_streams(LogqScanState *state, ExplainState *es)
 }
 
 /*
+ * The name of the log table, as core shows it of other scans.
+ */
+static char *
+relation_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
+/*
  * EXPLAIN callback of the scan node.
  */
 void
@@ -287,6 +412,9 @@ logq_explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 		(state->css.ss.ps.state->es_top_eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		evaluated = logq_scan_plan_partitions(state, true);
 
+	if (state->upper != NULL)
+		ExplainPropertyText("Relation", relation_name(state->upper->relid),
+							es);
 	if (state->order != 0)
 		ExplainPropertyText("Merge Order", state->order < 0 ?
 							"ts DESC, id DESC" : "ts, id", es);
@@ -297,21 +425,11 @@ logq_explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 			 es->format == EXPLAIN_FORMAT_TEXT)
 		ExplainPropertyText("Row Limit", "set at run time", es);
 
+	if (evaluated && state->upper != NULL &&
+		state->upper->mode == LOGQ_UPPER_COUNTS)
+		explain_sources(state, es);
 	if (es->verbose)
-	{
-		LogqStream *example = NULL;
-		int			i;
-
-		for (i = 0; evaluated && i < state->nstreams; i++)
-			if (state->fates[i] == LOGQ_FATE_ASKED &&
-				(example == NULL ||
-				 (example->nfragments == 0 &&
-				  state->streams[i].nfragments > 0)))
-				example = &state->streams[i];
-		if (!evaluated || example != NULL)
-			ExplainPropertyText("Remote SQL",
-								remote_sql(state, example, evaluated), es);
-	}
+		explain_remote_sql(state, evaluated, es);
 	if (es->analyze && state->runs > 0)
 		explain_streams(state, es);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fdw.c
- *		Planning: paths over the log table, and what the plan tells the scan.
+ *		Planning: paths over the log table.
  *
  * A log table gets Custom Scan paths from GetForeignPaths: one without an
  * order, one in the order of the query as far as that begins with ts (or ts
@@ -9,21 +9,15 @@
  * clause compares ours with.  When the query ends in a LIMIT that our rows
  * reach unchanged, GetForeignUpperPaths adds a path whose scan knows how many
  * rows it needs; the Limit node stays above it, so that WITH TIES, OFFSET and
- * all the rest remain core's business.
- *
- * Every clause is either sent, as pieces of SQL with places for values, or
- * checked here.  Whatever is constant for the scan becomes a member of
- * custom_exprs and is evaluated when the scan starts, never at plan time: a
- * generic plan may live for hours.  Nothing of the choice of partitions and
- * segments is in the plan either.
+ * all the rest remain core's business.  Queries that group rows have paths of
+ * upper.c as well.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "scan.h"
+#include "plan.h"
 
-#include "access/sysattr.h"
 #include "access/table.h"
 #include "foreign/fdwapi.h"
 #include "nodes/makefuncs.h"
@@ -40,57 +34,29 @@
 #include "utils/selfuncs.h"
 #include "utils/typcache.h"
 
-#include "estimate.h"
-
-/* cost of a round trip, of a segment asked, of moving and decoding a row */
-#define LOGQ_STARTUP_COST 100.0
-#define LOGQ_SEGMENT_COST 2.0
-#define LOGQ_TUPLE_COST 0.05
 /* rows of a log nobody has asked yet */
 #define LOGQ_DEFAULT_ROWS 1000000.0
 
-/* Members of CustomPath.custom_private */
-enum LogqPathItem
-{
-	LOGQ_PATH_ORDER,			/* Integer: 1, -1 or 0, as in LOGQ_PLAN_ORDER */
-	LOGQ_PATH_BOUNDED			/* Integer: the LIMIT is the scan's, too */
-};
-
-/* What planning knows of a log table; RelOptInfo.fdw_private */
-typedef struct LogqRelInfo
-{
-	LogqEstimate estimate;		/* must be first */
-	LogqRelMap	map;
-	LogqShipContext ship;
-	bool		all_remote;		/* no restriction is checked here */
-} LogqRelInfo;
-
 PG_FUNCTION_INFO_V1(logq_fdw_handler);
-
-static Plan *plan_custom_path(PlannerInfo *root, RelOptInfo *rel,
-							  CustomPath *path, List *tlist, List *clauses,
-							  List *custom_plans);
 
 static const CustomPathMethods path_methods = {
 	.CustomName = "LogqScan",
-	.PlanCustomPath = plan_custom_path,
+	.PlanCustomPath = logq_plan_scan,
 };
 
-/*
- * The clause in the form in which it may be sent, if it may be, else NULL.
- */
-static Expr *
-sendable_clause(LogqRelInfo *info, Expr *clause)
-{
-	Expr	   *rewritten;
-
-	if (!logq_enable_filter_pushdown)
-		return NULL;
-	rewritten = logq_rewrite_clause(&info->ship, clause);
-	return logq_is_shippable(&info->ship, rewritten) ? rewritten : NULL;
-}
+static void get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid);
 
 /* ---------- sizes and costs ---------- */
+
+/*
+ * See plan.h.
+ */
+bool
+logq_is_log_rel(const RelOptInfo *rel)
+{
+	return rel->fdwroutine != NULL &&
+		rel->fdwroutine->GetForeignRelSize == get_rel_size;
+}
 
 /*
  * Estimate the rows of the table and of the scan.
@@ -116,7 +82,7 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 
 		if (!rinfo->pseudoconstant &&
-			sendable_clause(info, rinfo->clause) == NULL)
+			logq_sendable_clause(info, rinfo->clause) == NULL)
 			info->all_remote = false;
 	}
 
@@ -317,7 +283,7 @@ add_parameterized_paths(PlannerInfo *root, RelOptInfo *rel)
 		bool		seen = false;
 
 		if (!join_clause_is_movable_to(rinfo, rel) ||
-			sendable_clause(info, rinfo->clause) == NULL)
+			logq_sendable_clause(info, rinfo->clause) == NULL)
 			continue;
 		outer = bms_union(rinfo->clause_relids, rel->lateral_relids);
 		outer = bms_del_member(outer, rel->relid);
@@ -407,6 +373,8 @@ get_upper_paths(PlannerInfo *root, UpperRelationKind stage,
 	List	   *paths = NIL;
 	ListCell   *lc;
 
+	if (stage == UPPERREL_GROUP_AGG || stage == UPPERREL_DISTINCT)
+		logq_upper_paths(root, stage, input_rel, output_rel, extra);
 	if (stage != UPPERREL_FINAL || !logq_enable_limit_pushdown ||
 		!final->limit_needed || parse->commandType != CMD_SELECT ||
 		parse->limitOption != LIMIT_OPTION_COUNT ||
@@ -471,217 +439,6 @@ get_upper_paths(PlannerInfo *root, UpperRelationKind stage,
 								   parse->limitOffset, parse->limitCount,
 								   parse->limitOption, final->offset_est,
 								   final->count_est));
-}
-
-/* ---------- the plan ---------- */
-
-typedef struct RankedClause
-{
-	Expr	   *clause;
-	int			rank;
-	int			position;
-} RankedClause;
-
-/*
- * Order of sending: cheap clauses first, equal ones as they were written.
- */
-static int
-compare_ranked(const void *a, const void *b)
-{
-	const RankedClause *ra = a;
-	const RankedClause *rb = b;
-
-	if (ra->rank != rb->rank)
-		return ra->rank - rb->rank;
-	return ra->position - rb->position;
-}
-
-/*
- * Sort clauses by what they cost the partition.
- */
-static List *
-rank_clauses(LogqRelInfo *info, List *clauses)
-{
-	int			n = list_length(clauses);
-	RankedClause *ranked = palloc((n + 1) * sizeof(RankedClause));
-	List	   *result = NIL;
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		ranked[i].clause = list_nth(clauses, i);
-		ranked[i].rank = logq_clause_rank(&info->ship, ranked[i].clause);
-		ranked[i].position = i;
-	}
-	qsort(ranked, n, sizeof(RankedClause), compare_ranked);
-	for (i = 0; i < n; i++)
-		result = lappend(result, ranked[i].clause);
-	return result;
-}
-
-/*
- * Does a clause of ours read the column partition and no other?  Then it is
- * the same for all rows of a partition, and decided before asking.
- */
-static bool
-is_partition_qual(LogqRelInfo *info, Expr *clause)
-{
-	Bitmapset  *attrs = NULL;
-	AttrNumber	attno = info->map.attno[LOGQ_COL_PARTITION];
-
-	if (attno == 0 || !logq_enable_partition_pruning ||
-		contain_volatile_functions((Node *) clause) ||
-		contain_subplans((Node *) clause))
-		return false;
-	pull_varattnos((Node *) clause, info->ship.rel->relid, &attrs);
-	return bms_membership(attrs) == BMS_SINGLETON &&
-		bms_singleton_member(attrs) ==
-		attno - FirstLowInvalidHeapAttributeNumber;
-}
-
-/*
- * Columns that must travel: what the target and the local quals read, and
- * the merge's keys.
- *
- * The target list that PlanCustomPath is given may be empty, when a projection
- * is going to replace it; the relation's target then has what that reads.
- */
-static List *
-columns_needed(LogqRelInfo *info, CustomPath *path, List *tlist, List *local,
-			   int order)
-{
-	Bitmapset  *attrs = NULL;
-	List	   *result = NIL;
-	bool		whole_row;
-	int			col;
-
-	pull_varattnos((Node *) tlist, info->ship.rel->relid, &attrs);
-	pull_varattnos((Node *) path->path.pathtarget->exprs,
-				   info->ship.rel->relid, &attrs);
-	pull_varattnos((Node *) info->ship.rel->reltarget->exprs,
-				   info->ship.rel->relid, &attrs);
-	pull_varattnos((Node *) local, info->ship.rel->relid, &attrs);
-	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attrs) ||
-		!logq_enable_column_pruning;
-
-	for (col = 0; col < LOGQ_NCOLUMNS; col++)
-	{
-		AttrNumber	attno = info->map.attno[col];
-
-		if (col == LOGQ_COL_PARTITION)
-			continue;
-		if ((order != 0 && (col == LOGQ_COL_TS || col == LOGQ_COL_ID)) ||
-			(attno != 0 &&
-			 (whole_row ||
-			  bms_is_member(attno - FirstLowInvalidHeapAttributeNumber,
-							attrs))))
-			result = lappend_int(result, col);
-	}
-	return result;
-}
-
-/*
- * Append to custom_exprs; its position as an Integer, -1 for nothing.
- */
-static Node *
-add_plan_expr(List **exprs, Expr *expr)
-{
-	if (expr == NULL)
-		return (Node *) makeInteger(-1);
-	*exprs = lappend(*exprs, expr);
-	return (Node *) makeInteger(list_length(*exprs) - 1);
-}
-
-/*
- * Make the plan node of a path.
- */
-static Plan *
-plan_custom_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
-				 List *tlist, List *clauses, List *custom_plans)
-{
-	LogqRelInfo *info = rel->fdw_private;
-	CustomScan *scan = makeNode(CustomScan);
-	int			order = intVal(list_nth(path->custom_private,
-										LOGQ_PATH_ORDER));
-	bool		bounded = intVal(list_nth(path->custom_private,
-										  LOGQ_PATH_BOUNDED)) != 0;
-	List	   *remote = NIL;
-	List	   *recheck = NIL;
-	List	   *local = NIL;
-	List	   *partition_quals = NIL;
-	List	   *where = NIL;
-	List	   *steps = NIL;
-	List	   *nodes = NIL;
-	List	   *sets = NIL;
-	List	   *exprs = NIL;
-	List	   *private;
-	ListCell   *lc;
-	int			nparams;
-	int			first_set;
-
-	foreach(lc, extract_actual_clauses(clauses, false))
-	{
-		Expr	   *clause = lfirst(lc);
-		Expr	   *sendable = sendable_clause(info, clause);
-
-		if (is_partition_qual(info, clause))
-		{
-			partition_quals = lappend(partition_quals, clause);
-			continue;
-		}
-		if (sendable != NULL)
-		{
-			remote = lappend(remote, sendable);
-			recheck = lappend(recheck, clause);
-		}
-		else
-			local = lappend(local, clause);
-		logq_prune_clause(&info->ship,
-						  sendable != NULL ? sendable :
-						  logq_rewrite_clause(&info->ship, clause),
-						  sendable != NULL, &steps, &nodes, &exprs, &sets);
-	}
-	remote = rank_clauses(info, remote);
-	foreach(lc, remote)
-		where = lappend(where, logq_deparse_expr(&info->ship, lfirst(lc),
-												 &exprs));
-	nparams = list_length(exprs);
-	first_set = sets == NIL ? -1 : nparams;
-	exprs = list_concat(exprs, sets);
-	if (local != NIL)
-		bounded = false;
-
-	private = list_make5(makeInteger((int) logq_rel_check_as_user(root, rel)),
-						 columns_needed(info, path, tlist, local, order),
-						 where,
-						 makeInteger(order),
-						 steps);
-	private = lappend(private, nodes);
-	private = lappend(private, makeInteger(first_set));
-	private = lappend(private, makeInteger(nparams));
-	recheck = list_concat(recheck, partition_quals);
-	private = lappend(private,
-					  add_plan_expr(&exprs, recheck == NIL ? NULL :
-									make_ands_explicit(recheck)));
-	private = lappend(private,
-					  add_plan_expr(&exprs, partition_quals == NIL ? NULL :
-									make_ands_explicit(partition_quals)));
-	private = lappend(private,
-					  add_plan_expr(&exprs, bounded ?
-									(Expr *) root->parse->limitCount : NULL));
-	private = lappend(private,
-					  add_plan_expr(&exprs, bounded ?
-									(Expr *) root->parse->limitOffset : NULL));
-
-	scan->scan.plan.targetlist = tlist;
-	scan->scan.plan.qual = local;
-	scan->scan.scanrelid = rel->relid;
-	scan->flags = path->flags;
-	scan->custom_exprs = exprs;
-	scan->custom_private = private;
-	scan->custom_scan_tlist = NIL;
-	scan->methods = &logq_scan_methods;
-	return &scan->scan.plan;
 }
 
 /* ---------- handler ---------- */

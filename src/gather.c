@@ -429,7 +429,8 @@ open_streams(LogqScanState *state)
 		   state->active < logq_max_parallel_partitions)
 	{
 		i = state->opened++;
-		if (state->fates[i] != LOGQ_FATE_ASKED)
+		if (state->fates[i] != LOGQ_FATE_ASKED &&
+			state->fates[i] != LOGQ_FATE_CATALOG)
 			continue;
 		state->live[i] = true;
 		state->active++;

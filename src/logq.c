@@ -47,6 +47,8 @@ bool		logq_enable_column_pruning = true;
 bool		logq_enable_partition_pruning = true;
 bool		logq_enable_segment_pruning = true;
 bool		logq_enable_content_pruning = true;
+bool		logq_enable_aggregate_pushdown = true;
+bool		logq_use_rollups = true;
 bool		logq_strict_pruning = false;
 int			logq_catalog_max_age = 1000;
 int			logq_catalog_memory = 64 * 1024;
@@ -122,6 +124,9 @@ _PG_init(void)
 							NULL, &logq_connect_timeout,
 							3000, 1, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	define_switch("logq.enable_aggregate_pushdown",
+				  "Lets partitions group rows and compute aggregates.",
+				  &logq_enable_aggregate_pushdown);
 	define_switch("logq.enable_column_pruning",
 				  "Lets only the columns travel that a query reads.",
 				  &logq_enable_column_pruning);
@@ -255,9 +260,13 @@ _PG_init(void)
 							 "Asks every partition whether its catalog has changed.",
 							 NULL, &logq_strict_pruning, false,
 							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	define_switch("logq.use_rollups",
+				  "Takes counts of sealed segments from rollups instead of rows.",
+				  &logq_use_rollups);
 	MarkGUCPrefixReserved("logq");
 
 	logq_shmem_init();
 	logq_worker_init();
 	RegisterCustomScanMethods(&logq_scan_methods);
+	RegisterCustomScanMethods(&logq_aggregate_methods);
 }

@@ -5,8 +5,13 @@
  *
  * A query's way through the files:
  *
- *		fdw.c		paths, plan: what is sent, what is done here
+ *		fdw.c		paths
+ *		upper.c		paths of queries that group rows
+ *		split.c		aggregates in two: partial ones, and how to combine them
+ *		steps.c		expressions that take ts in steps, and bins of ts
+ *		plan.c		the plan: what is sent, what is done here
  *		clause.c	clauses to be sent: their form and their order
+ *		epoch.c		comparisons of seconds since 1970
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
  *		estimate.c	how many rows a scan brings, by the catalog
@@ -18,12 +23,16 @@
  *		prunerun.c	those nodes take up the values of a run
  *		prune.c		bounds of ts and id
  *		segments.c	which segments of a partition are left
+ *		sources.c	where rows are counted: rows, rollups, our catalog
+ *		target.c	the tuple of a scan below an aggregation
+ *		aggregate.c	the node above it
  *		probe.c		asks filters in the coordinator's tables
  *		gather.c	rows of all streams in turn or in order, and the waiting
  *		merge.c		the heap over ordered streams (plain C)
  *		stream.c	what one partition sends back, fragment by fragment
  *		batch.c		which segments a request asks, for how many rows
  *		rows.c		rows of a stream: from messages, or from a file
+ *		replay.c	groups of a segment are handed out as a whole
  *		failover.c	a stream and the servers that could answer it
  *		hedge.c		second requests, to another server of the partition
  *		standby.c	is a replica far enough to answer?
@@ -39,6 +48,9 @@
  *		connlimit.c	how many connections there may be to a partition
  *		reserve.c	who takes how many of them, and for how long
  *		explain.c	what EXPLAIN says of a scan
+ *		aggfuncs.c	results of aggregates from partial results
+ *		approx.c	approx_count_distinct
+ *		percentile.c	approx_percentile
  *
  * What is known of partitions:
  *
@@ -71,6 +83,7 @@
  *		xact.c		remote write transactions: commit, abort, savepoints
  *		partition.c	add_partition, remove_partition, logq.partitions
  *		options.c	options of servers and user mappings, password rules
+ *		require.c	errors of functions that are written in SQL
  *
  * Kafka:
  *
@@ -171,6 +184,8 @@ extern bool logq_enable_column_pruning;
 extern bool logq_enable_partition_pruning;
 extern bool logq_enable_segment_pruning;
 extern bool logq_enable_content_pruning;
+extern bool logq_enable_aggregate_pushdown;
+extern bool logq_use_rollups;
 extern bool logq_strict_pruning;
 extern int	logq_catalog_max_age;	/* ms */
 extern int	logq_catalog_memory;	/* kB, of one backend */
@@ -387,6 +402,9 @@ typedef struct LogqShipContext
  */
 extern Expr *logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause);
 extern bool logq_is_shippable(const LogqShipContext *cxt, Expr *expr);
+/* the same of an aggregate with its arguments, and its filter */
+extern bool logq_is_aggregate_shippable(const LogqShipContext *cxt,
+										Aggref *agg);
 /*
  * Does expr have the same value for the whole scan (no Vars of rel, nothing
  * volatile, no sub-select of rel)?  Such expressions become parameters.

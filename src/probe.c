@@ -23,10 +23,7 @@
 #include "probe.h"
 
 #include "access/detoast.h"
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/relscan.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -35,22 +32,11 @@
 #include "utils/snapmgr.h"
 
 #include "contents.h"
+#include "lookup.h"
 #include "sketch.h"
 
-#define MAX_KEYS 4
 /* share of logq.catalog_memory that filters may take */
 #define KEPT_SHARE 4
-
-/* Look-ups in one table, one after the other */
-typedef struct Lookup
-{
-	Relation	rel;
-	Relation	index;
-	Snapshot	snapshot;
-	SysScanDesc scan;
-	int			nkeys;
-	ScanKeyData keys[MAX_KEYS];
-} Lookup;
 
 /* One filter to be asked */
 typedef struct Probe
@@ -82,81 +68,12 @@ typedef struct GroupSize
 } GroupSize;
 
 /*
- * Open a table and its primary key.  False: one of them is not there.
- */
-static bool
-lookup_open(Lookup *lookup, const char *table, const char *index,
-			Snapshot snapshot)
-{
-	Oid			relid = logq_relation_oid(table);
-	Oid			indexid;
-
-	MemSet(lookup, 0, sizeof(Lookup));
-	lookup->snapshot = snapshot;
-	lookup->rel = OidIsValid(relid) ?
-		try_table_open(relid, AccessShareLock) : NULL;
-	if (lookup->rel == NULL)
-		return false;
-	indexid = logq_relation_oid(index);
-	if (!OidIsValid(indexid))
-	{
-		table_close(lookup->rel, AccessShareLock);
-		lookup->rel = NULL;
-		return false;
-	}
-	lookup->index = index_open(indexid, AccessShareLock);
-	return true;
-}
-
-/*
- * Add a key.  In these tables the columns of the primary key come first, in
- * its order, so column numbers are the same in table and index.
- */
-static void
-lookup_key(Lookup *lookup, RegProcedure equal, Datum value)
-{
-	ScanKeyInit(&lookup->keys[lookup->nkeys], lookup->nkeys + 1,
-				BTEqualStrategyNumber, equal, value);
-	lookup->nkeys++;
-}
-
-/*
- * The first row with the keys as they are now, or the last.
- */
-static HeapTuple
-lookup_row(Lookup *lookup, bool last)
-{
-	if (lookup->scan == NULL)
-		lookup->scan = systable_beginscan_ordered(lookup->rel, lookup->index,
-												  lookup->snapshot,
-												  lookup->nkeys,
-												  lookup->keys);
-	else
-		index_rescan(lookup->scan->iscan, lookup->keys, lookup->nkeys,
-					 NULL, 0);
-	return systable_getnext_ordered(lookup->scan, last ?
-									BackwardScanDirection :
-									ForwardScanDirection);
-}
-
-static void
-lookup_close(Lookup *lookup)
-{
-	if (lookup->scan != NULL)
-		systable_endscan_ordered(lookup->scan);
-	if (lookup->index != NULL)
-		index_close(lookup->index, AccessShareLock);
-	if (lookup->rel != NULL)
-		table_close(lookup->rel, AccessShareLock);
-}
-
-/*
  * log2 of the number of blocks of a group, which is remembered: it is found
  * by a look-up of its own.  -1: it cannot be read.
  */
 static int
 group_size(LogqPartition *part, const char *field, int32 group,
-		   Lookup *lookup, Snapshot snapshot)
+		   LogqLookup *lookup, Snapshot snapshot)
 {
 	LogqContents *contents = part->contents;
 	GroupSize  *size;
@@ -181,15 +98,15 @@ group_size(LogqPartition *part, const char *field, int32 group,
 
 	if (lookup->rel == NULL)
 	{
-		if (!lookup_open(lookup, "catalog_filter_group",
-						 "catalog_filter_group_pkey", snapshot))
+		if (!logq_lookup_open(lookup, "catalog_filter_group",
+							  "catalog_filter_group_pkey", snapshot))
 			return -1;
-		lookup_key(lookup, F_INT4EQ, Int32GetDatum(part->number));
-		lookup_key(lookup, F_TEXTEQ, CStringGetTextDatum(field));
-		lookup_key(lookup, F_INT4EQ, 0);
+		logq_lookup_key(lookup, F_INT4EQ, Int32GetDatum(part->number));
+		logq_lookup_key(lookup, F_TEXTEQ, CStringGetTextDatum(field));
+		logq_lookup_key(lookup, F_INT4EQ, 0);
 	}
 	lookup->keys[ANUM_GROUP_GROUP - 1].sk_argument = Int32GetDatum(group);
-	tuple = lookup_row(lookup, true);
+	tuple = logq_lookup_row(lookup, true);
 	/* gone, or not yet there for our snapshot: may be another time */
 	if (!HeapTupleIsValid(tuple))
 		return -1;
@@ -227,7 +144,7 @@ answer(Probe *probe, bool require_all, bool hit)
  * been asked: true when all hashes are required, else false.
  */
 static void
-probe_group(Lookup *lookup, int log2_blocks, const uint64 *hashes,
+probe_group(LogqLookup *lookup, int log2_blocks, const uint64 *hashes,
 			int nhashes, bool require_all, Probe *probes, int nprobes)
 {
 	int32		group = probes[0].ref->group;
@@ -248,7 +165,7 @@ probe_group(Lookup *lookup, int log2_blocks, const uint64 *hashes,
 			lookup->keys[ANUM_GROUP_BLOCK - 1].sk_argument =
 				Int32GetDatum((int32) logq_bloom_block(log2_blocks,
 													   hashes[i]));
-			tuple = lookup_row(lookup, false);
+			tuple = logq_lookup_row(lookup, false);
 		}
 		if (HeapTupleIsValid(tuple))
 		{
@@ -375,7 +292,7 @@ probe_kept(const uint8 *filter, const uint64 *hashes, int nhashes,
  * Ask a filter that has a row of its own.
  */
 static void
-probe_own(LogqPartition *part, Lookup *lookup, const uint64 *hashes,
+probe_own(LogqPartition *part, LogqLookup *lookup, const uint64 *hashes,
 		  int nhashes, bool require_all, Probe *probe)
 {
 	TupleDesc	desc = RelationGetDescr(lookup->rel);
@@ -390,7 +307,7 @@ probe_own(LogqPartition *part, Lookup *lookup, const uint64 *hashes,
 	CHECK_FOR_INTERRUPTS();
 	namestrcpy(&segment, probe->seg->name);
 	lookup->keys[ANUM_FILTER_SEGMENT - 1].sk_argument = NameGetDatum(&segment);
-	tuple = lookup_row(lookup, false);
+	tuple = logq_lookup_row(lookup, false);
 	if (HeapTupleIsValid(tuple) &&
 		DatumGetInt64(heap_getattr(tuple, ANUM_FILTER_VERSION, desc,
 								   &isnull)) == probe->seg->version)
@@ -455,19 +372,19 @@ probe_groups(LogqPartition *part, const char *field, const uint64 *hashes,
 			 int nhashes, bool require_all, Probe *probes, int nprobes,
 			 Snapshot snapshot)
 {
-	Lookup		lookup;
-	Lookup		sizes;
+	LogqLookup	lookup;
+	LogqLookup	sizes;
 	bool		readable;
 	int			first;
 	int			last;
 
 	MemSet(&sizes, 0, sizeof(sizes));
-	readable = lookup_open(&lookup, "catalog_filter_group",
-						   "catalog_filter_group_pkey", snapshot);
-	lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
-	lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(field));
-	lookup_key(&lookup, F_INT4EQ, 0);
-	lookup_key(&lookup, F_INT4EQ, 0);
+	readable = logq_lookup_open(&lookup, "catalog_filter_group",
+								"catalog_filter_group_pkey", snapshot);
+	logq_lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
+	logq_lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(field));
+	logq_lookup_key(&lookup, F_INT4EQ, 0);
+	logq_lookup_key(&lookup, F_INT4EQ, 0);
 	for (first = 0; first < nprobes; first = last)
 	{
 		int32		group = probes[first].ref->group;
@@ -480,8 +397,8 @@ probe_groups(LogqPartition *part, const char *field, const uint64 *hashes,
 					hashes, nhashes, require_all, probes + first,
 					last - first);
 	}
-	lookup_close(&sizes);
-	lookup_close(&lookup);
+	logq_lookup_close(&sizes);
+	logq_lookup_close(&lookup);
 }
 
 /*
@@ -550,14 +467,14 @@ logq_probe_filters(LogqPartition *part, int field, const uint64 *hashes,
 						 ngrouped, snapshot);
 		if (nown > 0)
 		{
-			Lookup		lookup;
+			LogqLookup	lookup;
 			bool		readable;
 
-			readable = lookup_open(&lookup, "catalog_filter",
-								   "catalog_filter_pkey", snapshot);
-			lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
-			lookup_key(&lookup, F_NAMEEQ, 0);
-			lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(name));
+			readable = logq_lookup_open(&lookup, "catalog_filter",
+										"catalog_filter_pkey", snapshot);
+			logq_lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
+			logq_lookup_key(&lookup, F_NAMEEQ, 0);
+			logq_lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(name));
 			for (i = nsegments - nown; i < nsegments; i++)
 			{
 				if (readable)
@@ -566,7 +483,7 @@ logq_probe_filters(LogqPartition *part, int field, const uint64 *hashes,
 				else
 					*probes[i].maybe = true;
 			}
-			lookup_close(&lookup);
+			logq_lookup_close(&lookup);
 		}
 		UnregisterSnapshot(snapshot);
 	}
@@ -582,22 +499,22 @@ logq_read_sketch(LogqPartition *part, const LogqSegment *seg,
 				 const char *field)
 {
 	Snapshot	snapshot = logq_latest_snapshot();
-	Lookup		lookup;
+	LogqLookup	lookup;
 	NameData	segment;
 	bytea	   *sketch = NULL;
 
 	namestrcpy(&segment, seg->name);
-	if (seg->sealed && lookup_open(&lookup, "catalog_filter",
-								   "catalog_filter_pkey", snapshot))
+	if (seg->sealed && logq_lookup_open(&lookup, "catalog_filter",
+										"catalog_filter_pkey", snapshot))
 	{
 		TupleDesc	desc = RelationGetDescr(lookup.rel);
 		HeapTuple	tuple;
 		bool		isnull;
 
-		lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
-		lookup_key(&lookup, F_NAMEEQ, NameGetDatum(&segment));
-		lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(field));
-		tuple = lookup_row(&lookup, false);
+		logq_lookup_key(&lookup, F_INT4EQ, Int32GetDatum(part->number));
+		logq_lookup_key(&lookup, F_NAMEEQ, NameGetDatum(&segment));
+		logq_lookup_key(&lookup, F_TEXTEQ, CStringGetTextDatum(field));
+		tuple = logq_lookup_row(&lookup, false);
 		if (HeapTupleIsValid(tuple) &&
 			DatumGetInt64(heap_getattr(tuple, ANUM_FILTER_VERSION, desc,
 									   &isnull)) == seg->version)
@@ -615,7 +532,7 @@ logq_read_sketch(LogqPartition *part, const LogqSegment *seg,
 				sketch = NULL;
 			}
 		}
-		lookup_close(&lookup);
+		logq_lookup_close(&lookup);
 	}
 	UnregisterSnapshot(snapshot);
 	return sketch;

@@ -39,6 +39,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "query.h"
 
@@ -149,7 +150,6 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	callback->arg = state;
 	MemoryContextRegisterResetCallback(state->scan_cxt, callback);
 
-	logq_rel_map(node->ss.ss_currentRelation, &state->map);
 	logq_reserve_begin_scan(state);
 
 	state->plan_user = (Oid) intVal(list_nth(private, LOGQ_PLAN_USER));
@@ -164,6 +164,12 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 
 	/* what is evaluated a few times in all is not worth compiling */
 	estate->es_jit_flags = 0;
+	old = MemoryContextSwitchTo(state->scan_cxt);
+	if (list_nth(private, LOGQ_PLAN_UPPER) == NIL)
+		logq_rel_map(node->ss.ss_currentRelation, &state->map);
+	else
+		logq_upper_prepare(state, list_nth(private, LOGQ_PLAN_UPPER), plan);
+	MemoryContextSwitchTo(old);
 	state->params = palloc0(sizeof(ExprState *) * (state->nparams + 1));
 	state->param_types = palloc0(sizeof(Oid) * (state->nparams + 1));
 	state->param_typmods = palloc0(sizeof(int32) * (state->nparams + 1));
@@ -297,42 +303,49 @@ evaluate_params(LogqScanState *state)
 }
 
 /*
- * The WHERE clause for a partition, or "".  Without values (EXPLAIN), places
- * for values are shown as $1, $2.
+ * See scan.h.  Without values is for EXPLAIN.
+ */
+void
+logq_scan_pieces(LogqScanState *state, StringInfo buf, List *pieces,
+				 LogqPartition *part, bool values)
+{
+	ListCell   *piece;
+
+	foreach(piece, pieces)
+	{
+		if (IsA(lfirst(piece), String))
+			appendStringInfoString(buf, strVal(lfirst(piece)));
+		else if (intVal(lfirst(piece)) == LOGQ_PIECE_PARTITION)
+		{
+			if (part != NULL)
+				appendStringInfo(buf, "%s::pg_catalog.text",
+								 quote_literal_cstr(part->name));
+			else
+				appendStringInfoString(buf, "$partition");
+		}
+		else if (values)
+			appendStringInfoString(buf,
+								   state->param_literals[intVal(lfirst(piece))]);
+		else
+			appendStringInfo(buf, "$%d", (int) intVal(lfirst(piece)) + 1);
+	}
+}
+
+/*
+ * The WHERE clause for a partition, or "".
  */
 char *
-logq_scan_where(LogqScanState *state, LogqPartition *part, bool values)
+logq_scan_where(LogqScanState *state, List *clauses, LogqPartition *part,
+				bool values)
 {
 	StringInfoData buf;
 	ListCell   *lc;
-	bool		first = true;
 
 	initStringInfo(&buf);
-	foreach(lc, state->where)
+	foreach(lc, clauses)
 	{
-		ListCell   *piece;
-
-		appendStringInfoString(&buf, first ? " WHERE " : " AND ");
-		first = false;
-		foreach(piece, (List *) lfirst(lc))
-		{
-			if (IsA(lfirst(piece), String))
-				appendStringInfoString(&buf, strVal(lfirst(piece)));
-			else if (intVal(lfirst(piece)) == LOGQ_PIECE_PARTITION)
-			{
-				if (part != NULL)
-					appendStringInfo(&buf, "%s::pg_catalog.text",
-									 quote_literal_cstr(part->name));
-				else
-					appendStringInfoString(&buf, "$partition");
-			}
-			else if (values)
-				appendStringInfoString(&buf,
-									   state->param_literals[intVal(lfirst(piece))]);
-			else
-				appendStringInfo(&buf, "$%d",
-								 (int) intVal(lfirst(piece)) + 1);
-		}
+		appendStringInfoString(&buf, buf.len == 0 ? " WHERE " : " AND ");
+		logq_scan_pieces(state, &buf, lfirst(lc), part, values);
 	}
 	return buf.data;
 }
@@ -352,18 +365,41 @@ needs_ids(void)
 }
 
 /*
+ * The select list for a partition.
+ */
+static const char *
+select_list(LogqScanState *state, LogqPartition *part)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	if (state->upper != NULL)
+		appendStringInfoString(&buf, logq_upper_select(state, part, true));
+	for (i = 0; i < state->ncolumns; i++)
+		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
+						 quote_identifier(logq_columns[state->columns[i]].name));
+	/* ids that nobody asked for */
+	if (state->request.id_field >= 0 &&
+		state->request.id_field == state->request.nfields - 1 &&
+		(state->upper != NULL || state->request.nfields > state->ncolumns))
+		appendStringInfo(&buf, "%sid", buf.len > 0 ? ", " : "");
+	return buf.data;
+}
+
+/*
  * Set up what is asked of every fragment.
  */
 static void
 build_request(LogqScanState *state)
 {
 	LogqRequest *request = &state->request;
-	StringInfoData buf;
 	int			i;
 
-	initStringInfo(&buf);
 	request->nfields = state->ncolumns;
 	request->ts_field = request->id_field = -1;
+	request->binned = request->grouped = false;
+	request->tail = request->rollup_select = request->rollup_where = "";
 	request->ordered = state->order != 0;
 	request->descending = state->order < 0;
 	request->lazy = request->ordered;
@@ -372,19 +408,16 @@ build_request(LogqScanState *state)
 	request->ts_high = state->bounds.ts_high;
 	for (i = 0; i < state->ncolumns; i++)
 	{
-		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
-						 quote_identifier(logq_columns[state->columns[i]].name));
 		if (state->columns[i] == LOGQ_COL_TS)
 			request->ts_field = i;
 		else if (state->columns[i] == LOGQ_COL_ID)
 			request->id_field = i;
 	}
-	if (state->order == 0 && request->id_field < 0 && needs_ids())
-	{
-		appendStringInfo(&buf, "%sid", state->ncolumns > 0 ? ", " : "");
+	if (state->upper != NULL)
+		logq_upper_request(state);
+	if (state->order == 0 && request->id_field < 0 && !request->grouped &&
+		needs_ids())
 		request->id_field = request->nfields++;
-	}
-	request->select_list = buf.data;
 }
 
 /*
@@ -505,12 +538,16 @@ choose_fate(LogqScanState *state, int index, bool explain)
 	/* what is known now; the stream finds out whether it is true */
 	logq_catalog_update(part);
 	logq_prune_segments(state, index);
+	if (state->upper != NULL && pruned->valid)
+		logq_choose_sources(state, index);
 	if (!pruned->valid || !logq_catalog_confirmed(part) ||
 		(!explain &&
 		 logq_xact_written_conn(part->serverid, stream->userid) != NULL))
 		return LOGQ_FATE_ASKED;
 	if (logq_enable_segment_pruning && pruned->nleft == 0)
 		return LOGQ_FATE_PRUNED_SEGMENTS;
+	if (state->upper != NULL && pruned->nleft > 0 && pruned->nfragments == 0)
+		return LOGQ_FATE_CATALOG;
 	state->trusted[index] = state->order != 0 && state->request.bound >= 0;
 	return LOGQ_FATE_ASKED;
 }
@@ -532,9 +569,12 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 						state->css.ss.ps.state->es_param_list_info))
 		return false;
 
+	logq_forget_sources(state);
 	MemoryContextReset(state->run_cxt);
 	old = MemoryContextSwitchTo(state->run_cxt);
 	evaluate_params(state);
+	if (state->upper != NULL)
+		logq_steps_begin(state);
 	build_request(state);
 
 	if (state->streams == NULL)
@@ -556,6 +596,10 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		{
 			logq_stream_init(&state->streams[i], list_nth(parts, i),
 							 state->userid);
+			if (state->upper != NULL)
+				state->streams[i].cell_slot =
+					MakeSingleTupleTableSlot(state->upper->cell_desc,
+											 &TTSOpsMinimalTuple);
 			state->wait_slots[i].pos = -1;
 			state->wait_slots[n + i].pos = -1;
 		}
@@ -584,10 +628,21 @@ plan_stream(LogqStream *stream, void *arg)
 	int			i;
 
 	logq_prune_segments(state, index);
+	if (state->upper != NULL)
+	{
+		logq_choose_sources(state, index);
+		stream->nfragments = pruned->nfragments;
+		stream->fragments = pruned->fragments;
+		stream->cells = pruned->cells;
+		if (stream->cells != NULL)
+			tuplestore_rescan(stream->cells);
+		return;
+	}
 	stream->nfragments = pruned->nleft;
 	stream->fragments = MemoryContextAllocHuge(stream->cxt,
 											   (pruned->nleft + 1) *
 											   sizeof(LogqFragment));
+	memset(stream->fragments, 0, pruned->nleft * sizeof(LogqFragment));
 	for (i = 0; i < pruned->nleft; i++)
 	{
 		/* newest first unless asked otherwise: that is where answers are */
@@ -630,13 +685,20 @@ start_run(LogqScanState *state)
 
 		state->waiting[i] = false;
 		state->live[i] = false;
-		if (state->fates[i] == LOGQ_FATE_ASKED)
+		if (state->fates[i] == LOGQ_FATE_ASKED ||
+			state->fates[i] == LOGQ_FATE_CATALOG)
 			logq_stream_start(&state->streams[i], state->run_cxt,
 							  &state->request,
-							  logq_scan_where(state,
+							  select_list(state, state->streams[i].part),
+							  logq_scan_where(state, state->where,
 											  state->streams[i].part, true),
 							  state->trusted[i],
 							  plan_stream, state);
+		if (state->fates[i] == LOGQ_FATE_CATALOG)
+		{
+			plan_stream(&state->streams[i], state);
+			logq_stream_start_cells(&state->streams[i]);
+		}
 		MemoryContextSwitchTo(old);
 	}
 	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
@@ -664,13 +726,57 @@ start_run(LogqScanState *state)
 /* ---------- rows ---------- */
 
 /*
- * One field as a Datum in the current memory context.
+ * A field by the receive function of its type.
+ *
+ * These functions take text to be in the client's encoding.  It is in ours:
+ * let them think that they are the same.
  */
-static Datum
-field_datum(LogqScanState *state, LogqStream *stream, LogqColumn column,
-			const LogqField *field)
+Datum
+logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+			 const char *what, const LogqField *field)
 {
-	switch (logq_columns[column].type)
+	int			client = pg_get_client_encoding();
+	StringInfoData buf;
+	volatile Datum value;
+
+	buf.data = unconstify(char *, field->data);
+	buf.len = buf.maxlen = field->len;
+	buf.cursor = 0;
+	if (client == GetDatabaseEncoding())
+		value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+	else
+	{
+		(void) SetClientEncoding(GetDatabaseEncoding());
+		PG_TRY();
+		{
+			value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+		}
+		PG_CATCH();
+		{
+			/* it was in force, so this cannot fail */
+			(void) SetClientEncoding(client);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		(void) SetClientEncoding(client);
+	}
+	if (buf.cursor != buf.len)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("partition \"%s\" sent %d bytes for %s",
+						stream->part->name, field->len, what)));
+	return value;
+}
+
+/*
+ * One field of one of the log's own types as a Datum in the current memory
+ * context.  what: what it is of, for errors.
+ */
+Datum
+logq_scan_datum(LogqScanState *state, LogqStream *stream, Oid type,
+				const char *what, const LogqField *field)
+{
+	switch (type)
 	{
 		case TEXTOID:
 			{
@@ -684,23 +790,44 @@ field_datum(LogqScanState *state, LogqStream *stream, LogqColumn column,
 				return PointerGetDatum(value);
 			}
 		case JSONBOID:
-			{
-				StringInfoData buf;
-
-				buf.data = unconstify(char *, field->data);
-				buf.len = buf.maxlen = field->len;
-				buf.cursor = 0;
-				return ReceiveFunctionCall(&state->jsonb_recv, &buf,
-										   state->jsonb_ioparam, -1);
-			}
+			return logq_receive(&state->jsonb_recv, state->jsonb_ioparam,
+								stream, what, field);
 		default:
 			if (field->len != 8)
 				ereport(ERROR,
 						(errcode(ERRCODE_PROTOCOL_VIOLATION),
-						 errmsg("partition \"%s\" sent %d bytes for column \"%s\"",
-								stream->part->name, field->len,
-								logq_columns[column].name)));
+						 errmsg("partition \"%s\" sent %d bytes for %s",
+								stream->part->name, field->len, what)));
 			return Int64GetDatum(logq_decode_int64(field->data));
+	}
+}
+
+/*
+ * Fill the tuple of a scan of the table's own rows.
+ */
+static void
+fill_row(LogqScanState *state, LogqStream *stream, TupleTableSlot *slot)
+{
+	for (int i = 0; i < state->ncolumns; i++)
+	{
+		const LogqColumnDef *def = &logq_columns[state->columns[i]];
+		AttrNumber	attno = state->map.attno[state->columns[i]];
+		const LogqField *field = &stream->fields[i];
+
+		/* the merge's keys need not be columns of the table */
+		if (attno == 0 || field->len < 0)
+			continue;
+		slot->tts_values[attno - 1] = logq_scan_datum(state, stream,
+													  def->type, def->name,
+													  field);
+		slot->tts_isnull[attno - 1] = false;
+	}
+	if (state->map.attno[LOGQ_COL_PARTITION] != 0)
+	{
+		AttrNumber	attno = state->map.attno[LOGQ_COL_PARTITION];
+
+		slot->tts_values[attno - 1] = CStringGetTextDatum(stream->part->name);
+		slot->tts_isnull[attno - 1] = false;
 	}
 }
 
@@ -715,7 +842,6 @@ scan_next(ScanState *node)
 	LogqStream *stream;
 	MemoryContext old;
 	int			index;
-	int			i;
 
 	if (!state->started)
 		start_run(state);
@@ -736,30 +862,15 @@ scan_next(ScanState *node)
 
 	old = MemoryContextSwitchTo(state->row_cxt);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
-	for (i = 0; i < state->ncolumns; i++)
+	if (state->upper != NULL)
+		logq_upper_fill(state, stream, slot);
+	else
 	{
-		LogqColumn	column = state->columns[i];
-		AttrNumber	attno = state->map.attno[column];
-		const LogqField *field = &stream->fields[i];
-
-		/* the merge's keys need not be columns of the table */
-		if (attno == 0 || field->len < 0)
-			continue;
-		slot->tts_values[attno - 1] = field_datum(state, stream, column,
-												  field);
-		slot->tts_isnull[attno - 1] = false;
-	}
-	if (state->map.attno[LOGQ_COL_PARTITION] != 0)
-	{
-		AttrNumber	attno = state->map.attno[LOGQ_COL_PARTITION];
-
-		slot->tts_values[attno - 1] = CStringGetTextDatum(stream->part->name);
-		slot->tts_isnull[attno - 1] = false;
+		fill_row(state, stream, slot);
+		slot->tts_tableOid = RelationGetRelid(node->ss_currentRelation);
 	}
 	MemoryContextSwitchTo(old);
-	ExecStoreVirtualTuple(slot);
-	slot->tts_tableOid = RelationGetRelid(node->ss_currentRelation);
-	return slot;
+	return ExecStoreVirtualTuple(slot);
 }
 
 /*
@@ -816,6 +927,7 @@ end_scan(CustomScanState *node)
 	ExecClearTuple(node->ss.ss_ScanTupleSlot);
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
+	logq_forget_sources(state);
 	logq_query_end(state, false);
 	if (state->scan_cxt != NULL)
 		MemoryContextReset(state->scan_cxt);

@@ -36,8 +36,90 @@ enum LogqPlanItem
 	LOGQ_PLAN_RECHECK,			/* Integer: position of the remote clauses */
 	LOGQ_PLAN_PARTITION_QUAL,	/* Integer: position of quals on partition */
 	LOGQ_PLAN_LIMIT,			/* Integer: position of LIMIT's count */
-	LOGQ_PLAN_OFFSET			/* Integer: position of OFFSET's count */
+	LOGQ_PLAN_OFFSET,			/* Integer: position of OFFSET's count */
+	LOGQ_PLAN_UPPER				/* List, see LogqUpperItem; NIL: a plain scan */
 };
+
+/*
+ * What a scan does that stands for an aggregation, or below one.  Its tuple is
+ * that of the plan's custom_scan_tlist.
+ */
+typedef enum LogqUpperMode
+{
+	LOGQ_UPPER_COUNTS,			/* rows, counted by level and the like */
+	LOGQ_UPPER_PARTIALS,		/* groups of rows, with partial aggregates */
+	LOGQ_UPPER_ROWS				/* rows, with expressions computed */
+} LogqUpperMode;
+
+/* Members of LOGQ_PLAN_UPPER */
+enum LogqUpperItem
+{
+	LOGQ_UPPER_RELID,			/* Integer: the log table */
+	LOGQ_UPPER_MODE,			/* Integer: LogqUpperMode */
+	LOGQ_UPPER_TARGETS,			/* List of Lists, see LogqTargetItem */
+	LOGQ_UPPER_STEPS,			/* List of IntLists, see LogqStepItem */
+	LOGQ_UPPER_COUNTED,			/* List of clauses as in LOGQ_PLAN_WHERE */
+	LOGQ_UPPER_COUNTED_QUAL,	/* Integer: position of these clauses */
+	LOGQ_UPPER_FROM_ROLLUPS,	/* Integer: can rollups answer at all? */
+	LOGQ_UPPER_NEEDS,			/* IntList of columns that they must have */
+	LOGQ_UPPER_GROUPED			/* Integer: has an empty segment no group? */
+};
+
+/* Members of an entry of LOGQ_UPPER_TARGETS, in the order of the tuple */
+enum LogqTargetItem
+{
+	LOGQ_TARGET_ITEM_KIND,		/* Integer: LogqTargetKind */
+	LOGQ_TARGET_ITEM_KEY,		/* Integer: is it grouped by? */
+	LOGQ_TARGET_ITEM_COLUMN,	/* Integer: LogqColumn that it is, or -1 */
+	LOGQ_TARGET_ITEM_PIECES		/* List of pieces, when it is sent */
+};
+
+typedef enum LogqTargetKind
+{
+	LOGQ_TARGET_BIN,			/* the bin of ts, see steps.c; comes first */
+	LOGQ_TARGET_SQL,			/* an expression, as SQL */
+	LOGQ_TARGET_COUNT,			/* rows, of counts mode */
+	LOGQ_TARGET_PARTITION,		/* its name, which is known here */
+	LOGQ_TARGET_QUAL			/* stands for a column in quals; always NULL */
+} LogqTargetKind;
+
+/* ---------- steps.c ---------- */
+
+/* Functions that take ts in steps */
+typedef enum LogqStepKind
+{
+	LOGQ_STEP_BIN,				/* date_bin(first, ts, second) */
+	LOGQ_STEP_EPOCH,			/* floor(epoch / first), in numeric */
+	LOGQ_STEP_EPOCH_DOUBLE,
+	LOGQ_STEP_UNIT,				/* date_trunc(first, ts, zone second) */
+	LOGQ_STEP_FIELD,			/* extract(first from ts at zone second) */
+	LOGQ_STEP_DAY				/* (ts at zone second)::date */
+} LogqStepKind;
+
+/* Members of an entry of LOGQ_UPPER_STEPS */
+enum LogqStepItem
+{
+	LOGQ_STEP_KIND,
+	LOGQ_STEP_FIRST,			/* parameter, -1: none */
+	LOGQ_STEP_SECOND			/* parameter, -1: none, or the session's zone */
+};
+
+/* One of them, with its values */
+typedef struct LogqStep
+{
+	LogqStepKind kind;
+	int64		width;			/* us; 0: any two times may differ */
+	int64		origin;
+	pg_tz	   *zone;			/* NULL: unknown */
+} LogqStep;
+
+struct LogqScanState;
+struct LogqUpperScan;
+
+extern void logq_steps_begin(struct LogqScanState *state);
+extern void logq_segment_bins(const struct LogqUpperScan *upper,
+							  TimestampTz lower, TimestampTz upper_bound,
+							  LogqBins *bins);
 
 /* Members of one entry of LOGQ_PLAN_PRUNE: column op params[param] */
 enum LogqPruneItem
@@ -155,6 +237,7 @@ typedef struct LogqPruned
 	bool		valid;
 	int64		version;
 	int64		changed;
+	uint64		puts;
 	int			known;			/* segments there are, -1: nobody knows */
 	int			nleft;
 	int		   *left;			/* indexes, ascending */
@@ -162,10 +245,87 @@ typedef struct LogqPruned
 	int			nexpected;		/* of an ordered scan with a LIMIT, the first */
 	double	   *expected;		/* segments in its order: rows that match, -1 */
 	double		weight;			/* their sum, -1: unknown */
+	/* of a scan below an aggregation, see sources.c */
+	bool		sources_valid;
+	bool		only_rows;		/* rollups were not to be used */
+	int			nfragments;
+	LogqFragment *fragments;
+	int			segments[LOGQ_NSOURCES];	/* answered from there */
+	struct Tuplestorestate *cells;	/* from our catalog, NULL: none */
 } LogqPruned;
 
 /* choose segments of the index-th stream's partition */
 extern void logq_prune_segments(struct LogqScanState *state, int index);
+
+/* ---------- sources.c ---------- */
+
+/*
+ * Choose where the rows of a partition's segments are counted, and make the
+ * fragments that are to be asked, in memory of the run.
+ */
+extern void logq_choose_sources(struct LogqScanState *state, int index);
+/* free what is not palloc'd */
+extern void logq_forget_sources(struct LogqScanState *state);
+/* cells are four columns */
+enum
+{
+	LOGQ_CELL_TS,
+	LOGQ_CELL_LEVEL,
+	LOGQ_CELL_SERVICE,
+	LOGQ_CELL_ROWS,
+	LOGQ_CELL_NCOLUMNS
+};
+extern TupleDesc logq_cell_desc(void);
+
+/* ---------- target.c ---------- */
+
+/* A member of the tuple of a scan below an aggregation */
+typedef struct LogqScanTarget
+{
+	LogqTargetKind kind;
+	bool		key;
+	int			column;			/* LogqColumn, -1 */
+	List	   *pieces;
+	Oid			type;
+	FmgrInfo	recv;			/* when there is no quicker way */
+	Oid			ioparam;
+} LogqScanTarget;
+
+/* a scan's part in an aggregation */
+typedef struct LogqUpperScan
+{
+	LogqUpperMode mode;
+	Oid			relid;
+	bool		grouped;		/* GROUP BY: empty segments have no group */
+	int			ntargets;
+	LogqScanTarget *targets;
+	bool		has_bin;
+	int			nkeys;			/* sent, the bin included */
+	int			nvalues;		/* sent, that are no keys */
+	bool		counts;			/* one of them is the number of rows */
+	/* steps.c */
+	List	   *plan_steps;
+	int			nsteps;
+	LogqStep   *steps;
+	/* rollups */
+	bool		from_rollups;
+	bool		need_level;
+	bool		need_service;
+	List	   *counted;
+	ExprState  *counted_qual;
+	TupleDesc	cell_desc;
+} LogqUpperScan;
+
+extern void logq_upper_prepare(struct LogqScanState *state, List *plan,
+							   CustomScan *cscan);
+/* set up what is asked of every fragment, but for its own */
+extern void logq_upper_request(struct LogqScanState *state);
+/* the select list for a partition, without the bin */
+extern const char *logq_upper_select(struct LogqScanState *state,
+									 LogqPartition *part, bool values);
+/* fill the scan's tuple from the stream's row */
+extern void logq_upper_fill(struct LogqScanState *state, LogqStream *stream,
+							TupleTableSlot *slot);
 
 /* ---------- scan.c ---------- */
 
@@ -176,6 +336,7 @@ typedef enum LogqPartitionFate
 	LOGQ_FATE_PRUNED_ID,
 	LOGQ_FATE_PRUNED_EMPTY,		/* no row can match at all */
 	LOGQ_FATE_PRUNED_SEGMENTS,	/* none of its segments is left */
+	LOGQ_FATE_CATALOG,			/* our catalog has the answer */
 	LOGQ_NFATES
 } LogqPartitionFate;
 
@@ -195,7 +356,8 @@ typedef struct LogqScanState
 	/* from the plan */
 	Oid			plan_user;
 	Oid			userid;			/* effective, at execution */
-	LogqRelMap	map;
+	LogqRelMap	map;			/* of an upper scan: where quals find columns */
+	LogqUpperScan *upper;		/* NULL: a scan of the table's own rows */
 	int			ncolumns;
 	LogqColumn	columns[LOGQ_NCOLUMNS];
 	List	   *where;
@@ -271,8 +433,20 @@ extern bool logq_scan_plan_partitions(LogqScanState *state, bool explain);
  */
 extern bool logq_scan_value_passes(LogqScanState *state, ExprState *qual,
 								   LogqColumn column, const char *value);
-extern char *logq_scan_where(LogqScanState *state, LogqPartition *part,
-							 bool values);
+/* append pieces of SQL; values: else places are shown as $1, $2 */
+extern void logq_scan_pieces(LogqScanState *state, StringInfo buf,
+							 List *pieces, LogqPartition *part, bool values);
+extern char *logq_scan_where(LogqScanState *state, List *clauses,
+							 LogqPartition *part, bool values);
+extern Datum logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+						  const char *what, const LogqField *field);
+extern Datum logq_scan_datum(LogqScanState *state, LogqStream *stream,
+							 Oid type, const char *what,
+							 const LogqField *field);
+
+/* ---------- aggregate.c ---------- */
+
+extern const CustomScanMethods logq_aggregate_methods;
 
 /* ---------- gather.c ---------- */
 

@@ -726,6 +726,7 @@ logq_prune_segments(LogqScanState *state, int index)
 	if (!part->loaded)
 	{
 		pruned->valid = false;
+		pruned->sources_valid = false;
 		pruned->known = -1;
 		pruned->nleft = 0;
 		pruned->nexpected = 0;
@@ -734,7 +735,8 @@ logq_prune_segments(LogqScanState *state, int index)
 		return;
 	}
 	if (pruned->valid && pruned->version == part->version &&
-		pruned->changed == part->changed && pruned->known == part->nsegments)
+		pruned->changed == part->changed && pruned->puts == part->puts &&
+		pruned->known == part->nsegments)
 		return;
 
 	memset(pruned->removed, 0, sizeof(pruned->removed));
@@ -757,8 +759,10 @@ logq_prune_segments(LogqScanState *state, int index)
 			n = filter_node(&choice, state->prune_root, pruned->left, n);
 	}
 	pruned->valid = true;
+	pruned->sources_valid = false;
 	pruned->version = part->version;
 	pruned->changed = part->changed;
+	pruned->puts = part->puts;
 	pruned->known = part->nsegments;
 	pruned->nleft = n;
 	MemoryContextSwitchTo(old);

@@ -123,6 +123,7 @@ static const Oid collation_free_functions[] = {
 	F_SPLIT_PART, F_TRANSLATE,
 	F_STRING_TO_ARRAY_TEXT_TEXT, F_STRING_TO_ARRAY_TEXT_TEXT_TEXT,
 	F_VARCHAR_VARCHAR_INT4_BOOL,
+	F_COUNT_ANY,
 	F_NUM_NULLS, F_NUM_NONNULLS,
 	/* a field, a zone, the flags of bounds */
 	F_DATE_PART_TEXT_DATE, F_DATE_PART_TEXT_INTERVAL, F_DATE_PART_TEXT_TIME,
@@ -268,10 +269,30 @@ type_is_portable(Oid type)
 }
 
 /*
+ * May this method of jsonpath be used, whose name ends before "end"?
+ */
+static bool
+jsonpath_method_is_portable(const char *text, const char *end)
+{
+	static const char *const methods[] = {"keyvalue", "size", "type"};
+	const char *start = end;
+
+	while (start > text && ((start[-1] >= 'a' && start[-1] <= 'z') ||
+							start[-1] == '_'))
+		start--;
+	for (int i = 0; i < lengthof(methods); i++)
+		if (strlen(methods[i]) == end - start &&
+			strncmp(methods[i], start, end - start) == 0)
+			return true;
+	return false;
+}
+
+/*
  * Does a jsonpath keep to what 13 knows and to what no setting touches?  That
- * excludes like_regex (a matter of the locale) and methods (most are newer;
- * they are recognised by a letter ahead of a parenthesis, which in the
- * canonical form only strings and quoted keys have otherwise).
+ * excludes like_regex (a matter of the locale) and most methods (newer, or
+ * about numbers of floating point; they are recognised by a letter ahead of a
+ * parenthesis, which in the canonical form only strings and quoted keys have
+ * otherwise).
  */
 static bool
 jsonpath_is_portable(const Const *con)
@@ -288,7 +309,7 @@ jsonpath_is_portable(const Const *con)
 		if (p[1] == '(' &&
 			((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
 			 *p == '_'))
-			result = false;
+			result = jsonpath_method_is_portable(text, p + 1);
 	}
 	pfree(text);
 	return result;
@@ -870,4 +891,24 @@ logq_is_shippable(const LogqShipContext *cxt, Expr *expr)
 
 	state.cxt = cxt;
 	return ship_boolean((Node *) expr, &state);
+}
+
+/*
+ * See logq.h.  What it is grouped and combined by is looked at elsewhere.
+ */
+bool
+logq_is_aggregate_shippable(const LogqShipContext *cxt, Aggref *agg)
+{
+	ShipState	state = {0};
+	List	   *args = NIL;
+	ListCell   *lc;
+
+	foreach(lc, agg->args)
+		args = lappend(args, lfirst_node(TargetEntry, lc)->expr);
+	state.cxt = cxt;
+	return function_is_portable(agg->aggfnoid) &&
+		type_is_portable(agg->aggtype) &&
+		note_collation(&state, agg->aggfnoid, agg->inputcollid, args) &&
+		ship_list(args, &state) && !(state.uses_same && state.uses_c) &&
+		(agg->aggfilter == NULL || logq_is_shippable(cxt, agg->aggfilter));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shippable.h
- *		What deparse.c and clause.c must know of what shippable.c decides by.
+ *		What shippable.c, clause.c, epoch.c and deparse.c know of each other.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,5 +34,8 @@ typedef enum LogqFunctionKind
 } LogqFunctionKind;
 
 extern LogqFunctionKind logq_function_kind(Oid funcid);
+
+/* in epoch.c: comparisons of seconds since 1970; NULL if it is none */
+extern Expr *logq_rewrite_epoch(const LogqShipContext *cxt, OpExpr *op);
 
 #endif							/* LOGQ_SHIPPABLE_H */

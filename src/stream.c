@@ -7,7 +7,7 @@
  * far as it can, then hands out a row, says what to wait for, or that the end
  * has come.  The scan does all the waiting.
  *
- *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING
+ *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING, REPLAYING
  *					^			 ^					|
  *				 BACKOFF		 +------ HELD <-----+-----> DONE
  *
@@ -64,6 +64,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 /* how much of an outdated answer is read rather than hung up on */
 #define MAX_SKIPPED_BYTES (256 * 1024)
@@ -98,14 +99,20 @@ logq_stream_init(LogqStream *stream, LogqPartition *part, Oid userid)
  */
 void
 logq_stream_start(LogqStream *stream, MemoryContext cxt,
-				  const LogqRequest *request, const char *where,
-				  bool trusted, LogqStreamPlanner planner, void *planner_arg)
+				  const LogqRequest *request, const char *select,
+				  const char *where, bool trusted,
+				  LogqStreamPlanner planner, void *planner_arg)
 {
 	logq_stream_finish(stream);
 
 	stream->cxt = cxt;
 	stream->request = request;
+	stream->select = select;
 	stream->where = where;
+	stream->fields = MemoryContextAlloc(cxt, (request->nfields + 1) *
+										sizeof(LogqField));
+	stream->cells = NULL;
+	stream->in_cells = false;
 	stream->planner = planner;
 	stream->planner_arg = planner_arg;
 	stream->state = LOGQ_STREAM_IDLE;
@@ -115,7 +122,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->batch_size = 0;
 	stream->resume = false;
 	stream->in_fragment = false;
-	stream->copies = NULL;
+	stream->batch_chosen = false;
 	stream->servers = NULL;
 	stream->tried = stream->behind = 0;
 	stream->nfailures = 0;
@@ -150,6 +157,16 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 		MemoryContextSwitchTo(old);
 	}
 	INSTR_TIME_SET_CURRENT(stream->started);
+}
+
+/*
+ * See stream.h.  The rest is as if everything had been asked.
+ */
+void
+logq_stream_start_cells(LogqStream *stream)
+{
+	stream->state = LOGQ_STREAM_DONE;
+	stream->confirmed = true;
 }
 
 /*
@@ -268,6 +285,10 @@ logq_stream_finish(LogqStream *stream)
 		BufFileClose(stream->spool);
 		stream->spool = NULL;
 	}
+	logq_replay_reset(stream);
+	/* its memory is of the run that is over */
+	stream->replay.data.data = NULL;
+	stream->cells = NULL;
 	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);
 	/* these are of the run that is over */
@@ -376,9 +397,7 @@ logq_stream_prepare(LogqStream *stream)
 
 	stream->stale = false;
 	stream->skipped_bytes = 0;
-	if (stream->copies != NULL)
-		pfree(stream->copies);
-	stream->copies = NULL;
+	stream->batch_chosen = false;
 
 	if (stream->load != NULL ||
 		(!stream->confirmed && !stream->part->loaded))
@@ -398,7 +417,7 @@ logq_stream_prepare(LogqStream *stream)
 			MemoryContextSwitchTo(old);
 			return false;
 		}
-		stream->copies = logq_batch_copies(stream);
+		logq_batch_choose(stream);
 	}
 	MemoryContextSwitchTo(old);
 	return true;
@@ -413,6 +432,7 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 	bool		replica = stream->servers->servers[server].replica;
 	bool		has_replicas = stream->servers->n > 1;
 	StringInfoData buf;
+	char	   *copies;
 
 	initStringInfo(&buf);
 	if (replica)
@@ -436,7 +456,9 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 		else if (!stream->confirmed || replica)
 			appendStringInfoString(&buf,
 								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		appendStringInfoString(&buf, stream->copies);
+		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
+		appendStringInfoString(&buf, copies);
+		pfree(copies);
 	}
 	appendStringInfoString(&buf, "COMMIT");
 	return buf.data;
@@ -451,6 +473,7 @@ logq_stream_rewind(LogqStream *stream)
 {
 	free_message(stream);
 	logq_decode_free(&stream->decoder);
+	logq_replay_reset(stream);
 	if (stream->load != NULL)
 	{
 		/* none of it is in force yet */
@@ -711,7 +734,9 @@ take_result(LogqStream *stream)
 					logq_stream_progressed(stream);
 					logq_had_reset(stream);
 					/* a clean end has had its trailer */
-					if (!stream->decoder.ended)
+					if (stream->request->grouped)
+						stream->state = LOGQ_STREAM_REPLAYING;
+					else if (!stream->decoder.ended)
 						logq_stream_decode_failed(stream);
 				}
 			}
@@ -779,8 +804,36 @@ take_message(LogqStream *stream)
 			open_connection(stream);
 		}
 	}
+	else if (stream->request->grouped)
+	{
+		logq_replay_add(stream, message, len);
+		free_message(stream);
+	}
 	else if (!logq_decode_feed(&stream->decoder, message, len))
 		logq_stream_decode_failed(stream);
+	return true;
+}
+
+/*
+ * The next of the cells, which come when all else is done: then they are of a
+ * catalog that was true.
+ */
+static bool
+take_cell(LogqStream *stream)
+{
+	stream->in_cells = false;
+	if (stream->cells == NULL || stream->missing != NULL)
+		return false;
+	stream->in_cells = tuplestore_gettupleslot(stream->cells, true, false,
+											   stream->cell_slot);
+	if (!stream->in_cells)
+	{
+		stream->cells = NULL;
+		return false;
+	}
+	slot_getallattrs(stream->cell_slot);
+	stream->scan_rows++;
+	stream->has_row = true;
 	return true;
 }
 
@@ -891,13 +944,19 @@ advance(LogqStream *stream)
 				}
 				goto need_input;
 
+			case LOGQ_STREAM_REPLAYING:
+				if (logq_replay_row(stream))
+					return LOGQ_STREAM_ROW;
+				stream->state = LOGQ_STREAM_RESULTS;
+				break;
+
 			case LOGQ_STREAM_SPOOLED:
 				return logq_spool_advance(stream);
 
 			case LOGQ_STREAM_DONE:
 				if (stream->conn != NULL)
 					logq_stream_drop_connection(stream, true);
-				return LOGQ_STREAM_END;
+				return take_cell(stream) ? LOGQ_STREAM_ROW : LOGQ_STREAM_END;
 		}
 		continue;
 

@@ -16,14 +16,39 @@
 
 #include "decode.h"
 
-/* One segment to be asked, copied so that a catalog load cannot move it */
+/* Where rows are counted */
+typedef enum LogqSource
+{
+	LOGQ_SOURCE_ROWS,			/* the segment itself */
+	LOGQ_SOURCE_LEVELS,			/* logq_store.rollup_level */
+	LOGQ_SOURCE_SERVICES,		/* logq_store.rollup_service */
+	LOGQ_SOURCE_CATALOG,		/* our own catalog: nobody is asked */
+	LOGQ_NSOURCES
+} LogqSource;
+
+/* Bins of ts: [origin + k * width, origin + (k + 1) * width), in us */
+typedef struct LogqBins
+{
+	int64		width;
+	int64		origin;
+} LogqBins;
+
+/*
+ * One segment to be asked, copied so that a catalog load cannot move it; or
+ * the rollups of some segments.
+ */
 typedef struct LogqFragment
 {
 	TimestampTz lower;
 	TimestampTz upper;
 	double		rows;			/* estimate of those that match, -1: none */
 	double		size;			/* rows that it has, an estimate, -1: none */
-	char	   *name;
+	char	   *name;			/* of rollups: a literal, names of segments */
+	LogqSource	source;
+	bool		sliced;			/* only rows, or minutes, of: */
+	TimestampTz from;			/* included */
+	TimestampTz to;				/* excluded */
+	LogqBins	bins;			/* if rows are grouped by them */
 } LogqFragment;
 
 typedef enum LogqStreamState
@@ -33,6 +58,7 @@ typedef enum LogqStreamState
 	LOGQ_STREAM_SENDING,		/* libpq still holds a part of the request */
 	LOGQ_STREAM_RESULTS,		/* between results */
 	LOGQ_STREAM_COPYING,		/* rows are coming */
+	LOGQ_STREAM_REPLAYING,		/* rows of a fragment that is here as a whole */
 	LOGQ_STREAM_SPOOLED,		/* rows are in a file of ours */
 	LOGQ_STREAM_HELD,			/* there is more to ask for, when needed */
 	LOGQ_STREAM_BACKOFF,		/* no server can be asked just now */
@@ -63,8 +89,12 @@ typedef struct LogqClock
 /* What is asked of every fragment; set once a scan or rescan */
 typedef struct LogqRequest
 {
-	const char *select_list;	/* SQL, may be empty */
 	int			nfields;
+	bool		binned;			/* the first one is the bin of ts */
+	bool		grouped;		/* rows are groups: a fragment's go together */
+	const char *tail;			/* SQL: GROUP BY and the like, or "" */
+	const char *rollup_select;	/* SQL, what rollups are asked for */
+	const char *rollup_where;	/* " AND ..." or "" */
 	int			ts_field;		/* position of ts, -1 when not ordered */
 	int			id_field;		/* of id, -1 when nobody needs it */
 	bool		ordered;
@@ -119,6 +149,15 @@ typedef struct LogqHad
 	int64		last;
 } LogqHad;
 
+/* Bytes of a fragment that is kept until it has come as a whole */
+typedef struct LogqReplay
+{
+	StringInfoData data;		/* in memory; data.data NULL: never used */
+	BufFile    *file;			/* when they are many: all before "data" */
+	bool		reading;
+	bool		at_data;		/* the file has been read */
+} LogqReplay;
+
 typedef struct LogqStream LogqStream;
 
 /* fills fragments from the partition's catalog, in the order to be asked */
@@ -130,6 +169,7 @@ struct LogqStream
 	Oid			userid;
 	MemoryContext cxt;			/* for this scan or rescan */
 	const LogqRequest *request;
+	const char *select;			/* SQL of the list but for the bin, or "" */
 	const char *where;			/* " WHERE ..." or "" */
 	LogqStreamPlanner planner;
 	void	   *planner_arg;
@@ -158,7 +198,7 @@ struct LogqStream
 	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
 	bool		in_fragment;	/* rows of one are coming */
-	char	   *copies;			/* SQL of the batch, NULL: none is chosen */
+	bool		batch_chosen;	/* the request is for a batch, not the catalog */
 
 	/* the servers of the partition; failover.c */
 	LogqServers *servers;		/* NULL: not looked up in this run */
@@ -205,8 +245,15 @@ struct LogqStream
 	char	   *spool_buf;
 	int			spool_buf_size;
 
+	/* a fragment that must be had as a whole; replay.c */
+	LogqReplay	replay;
+	/* cells of our own catalog, which come last; they are the scan's */
+	struct Tuplestorestate *cells;
+	bool		in_cells;		/* the current row is one, in cell_slot */
+	TupleTableSlot *cell_slot;
+
 	/* the current row */
-	LogqField	fields[LOGQ_NCOLUMNS];
+	LogqField  *fields;
 	int64		ts;
 	int64		id;
 	bool		has_row;
@@ -229,9 +276,11 @@ struct LogqStream
 extern void logq_stream_init(LogqStream *stream, LogqPartition *part,
 							 Oid userid);
 extern void logq_stream_start(LogqStream *stream, MemoryContext cxt,
-							  const LogqRequest *request, const char *where,
-							  bool trusted, LogqStreamPlanner planner,
-							  void *planner_arg);
+							  const LogqRequest *request, const char *select,
+							  const char *where, bool trusted,
+							  LogqStreamPlanner planner, void *planner_arg);
+/* ... that need not ask anybody: there are cells only */
+extern void logq_stream_start_cells(LogqStream *stream);
 extern LogqStreamResult logq_stream_advance(LogqStream *stream);
 /* no row that is still to come stands before this key in the merge's order */
 extern void logq_stream_bound(const LogqStream *stream, int64 *ts, int64 *id);
@@ -352,6 +401,12 @@ extern void logq_stream_decode_failed(LogqStream *stream);
 extern void logq_spool_request(LogqStream *stream);
 extern LogqStreamResult logq_spool_advance(LogqStream *stream);
 
+/* ---------- replay.c ---------- */
+
+extern void logq_replay_add(LogqStream *stream, const char *data, int len);
+extern bool logq_replay_row(LogqStream *stream);
+extern void logq_replay_reset(LogqStream *stream);
+
 /* ---------- batch.c ---------- */
 
 /* choose fragments from the catalog as it is known now */
@@ -359,15 +414,28 @@ extern void logq_plan_fragments(LogqStream *stream);
 /* leave out those that a fresh catalog lacks; false: all are there */
 extern bool logq_forget_dropped_fragments(LogqStream *stream);
 
-/* SQL that reads the next fragments, which are chosen here */
-extern char *logq_batch_copies(LogqStream *stream);
+/* choose the next fragments */
+extern void logq_batch_choose(LogqStream *stream);
+/* SQL that reads them, palloc'd */
+extern char *logq_batch_copies(LogqStream *stream, int server_version);
 extern bool logq_batch_was_cut_off(const LogqStream *stream);
 extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */
 extern int64 logq_batch_rows_needed(LogqStream *stream);
-/* SQL of one fragment, for requests and EXPLAIN */
+/*
+ * SQL of one fragment, for requests and EXPLAIN; the transmission modes are
+ * set.  extra: a further condition, or NULL.
+ */
 extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
-							  const char *segment, const char *where,
-							  const char *resume, bool by_id, int64 limit);
+							  const LogqFragment *fragment,
+							  const char *select, const char *where,
+							  const char *extra, bool by_id, int64 limit,
+							  int server_version);
+
+/* ---------- steps.c ---------- */
+
+extern int64 logq_bin_start(const LogqBins *bins, int64 ts);
+extern void logq_append_bin(StringInfo buf, const LogqBins *bins,
+							const char *column, int server_version);
 
 #endif							/* LOGQ_STREAM_H */

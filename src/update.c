@@ -123,9 +123,11 @@ next_segment(SegmentScan *scan)
 	seg->name = NameStr(*DatumGetName(values[ANUM_SEGMENT_NAME - 1]));
 	seg->version = DatumGetInt64(values[ANUM_SEGMENT_VERSION - 1]);
 	state = DatumGetTextPP(values[ANUM_SEGMENT_STATE - 1]);
+	/* without its rows nothing that is said of it would be exact */
 	seg->sealed = VARSIZE_ANY_EXHDR(state) == 6 &&
-		memcmp(VARDATA_ANY(state), "sealed", 6) == 0;
-	if (seg->sealed && !scan->isnull[ANUM_SEGMENT_ROWS - 1])
+		memcmp(VARDATA_ANY(state), "sealed", 6) == 0 &&
+		!scan->isnull[ANUM_SEGMENT_ROWS - 1];
+	if (seg->sealed)
 		seg->rows = (double) DatumGetInt64(values[ANUM_SEGMENT_ROWS - 1]);
 	else
 		seg->rows = DatumGetFloat8(values[ANUM_SEGMENT_ESTIMATED_ROWS - 1]);

@@ -197,6 +197,13 @@ SELECT level, message FROM logq.logs WHERE ts >= '2020-05-01' AND ts < '2020-05-
 ROLLBACK;
 SELECT level, message FROM logq.logs WHERE ts >= '2020-05-01' AND ts < '2020-05-02' AND level = 'mine';
 SELECT logq.refresh_catalog() IS NOT NULL;
+-- nor when the transaction has read the list of segments before it wrote there
+BEGIN;
+INSERT INTO logq.logs (ts, level, message, partition) VALUES ('2020-05-03 00:30', 'mine', 'a new segment', 'p3');
+SELECT level, message FROM logq.logs WHERE ts >= '2020-05-01' AND ts < '2020-05-04' AND level = 'mine';
+INSERT INTO logq.logs (ts, level, message, partition) VALUES ('2020-05-01 05:30', 'mine', 'a sealed segment', 'p3');
+SELECT level, message FROM logq.logs WHERE ts >= '2020-05-01' AND ts < '2020-05-04' AND level = 'mine';
+ROLLBACK;
 
 -- switches
 SET logq.strict_pruning = on;

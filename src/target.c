@@ -1,0 +1,293 @@
+/*-------------------------------------------------------------------------
+ *
+ * target.c
+ *		The tuple of a scan below an aggregation.
+ *
+ * Such a scan asks each segment for groups: a bin of ts, further keys, and
+ * partial aggregates, in this order, which is also that of the tuple.  Some
+ * members are not sent: the partition's name is known, and those that stand
+ * there for quals are always NULL.
+ *
+ * Values come in the binary form of their types, which is the same in all
+ * versions for the types that are shipped.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "scan.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+/*
+ * Read what the plan says.
+ */
+void
+logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
+{
+	LogqUpperScan *upper = palloc0(sizeof(LogqUpperScan));
+	List	   *targets = list_nth(plan, LOGQ_UPPER_TARGETS);
+	int			qual = intVal(list_nth(plan, LOGQ_UPPER_COUNTED_QUAL));
+	ListCell   *lc;
+
+	upper->relid = (Oid) intVal(list_nth(plan, LOGQ_UPPER_RELID));
+	upper->mode = intVal(list_nth(plan, LOGQ_UPPER_MODE));
+	upper->grouped = intVal(list_nth(plan, LOGQ_UPPER_GROUPED)) != 0;
+	upper->plan_steps = list_nth(plan, LOGQ_UPPER_STEPS);
+	upper->from_rollups = intVal(list_nth(plan, LOGQ_UPPER_FROM_ROLLUPS)) != 0;
+	upper->counted = list_nth(plan, LOGQ_UPPER_COUNTED);
+	if (qual >= 0)
+		upper->counted_qual =
+			ExecInitQual(make_ands_implicit(list_nth(cscan->custom_exprs,
+													 qual)),
+						 &state->css.ss.ps);
+	foreach(lc, (List *) list_nth(plan, LOGQ_UPPER_NEEDS))
+	{
+		upper->need_level |= lfirst_int(lc) == LOGQ_COL_LEVEL;
+		upper->need_service |= lfirst_int(lc) == LOGQ_COL_SERVICE;
+	}
+
+	upper->targets = palloc0((list_length(targets) + 1) *
+							 sizeof(LogqScanTarget));
+	foreach(lc, targets)
+	{
+		List	   *item = lfirst(lc);
+		LogqScanTarget *target = &upper->targets[upper->ntargets++];
+		TargetEntry *tle = list_nth_node(TargetEntry,
+										 cscan->custom_scan_tlist,
+										 upper->ntargets - 1);
+		Oid			recv;
+
+		target->kind = intVal(list_nth(item, LOGQ_TARGET_ITEM_KIND));
+		target->key = intVal(list_nth(item, LOGQ_TARGET_ITEM_KEY)) != 0;
+		target->column = intVal(list_nth(item, LOGQ_TARGET_ITEM_COLUMN));
+		target->pieces = list_nth(item, LOGQ_TARGET_ITEM_PIECES);
+		target->type = exprType((Node *) tle->expr);
+		getTypeBinaryInputInfo(target->type, &recv, &target->ioparam);
+		fmgr_info_cxt(recv, &target->recv, state->scan_cxt);
+		if (target->column >= 0 && state->map.attno[target->column] == 0)
+			state->map.attno[target->column] = upper->ntargets;
+		switch (target->kind)
+		{
+			case LOGQ_TARGET_BIN:
+				upper->has_bin = true;
+				upper->nkeys++;
+				break;
+			case LOGQ_TARGET_SQL:
+				if (target->key)
+					upper->nkeys++;
+				else
+					upper->nvalues++;
+				break;
+			case LOGQ_TARGET_COUNT:
+				upper->counts = true;
+				upper->nvalues++;
+				break;
+			case LOGQ_TARGET_PARTITION:
+			case LOGQ_TARGET_QUAL:
+				break;
+		}
+	}
+	upper->cell_desc = logq_cell_desc();
+	state->upper = upper;
+}
+
+/*
+ * See scan.h.
+ */
+const char *
+logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
+{
+	const LogqUpperScan *upper = state->upper;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < upper->ntargets; i++)
+	{
+		const LogqScanTarget *target = &upper->targets[i];
+
+		if (target->kind != LOGQ_TARGET_SQL &&
+			target->kind != LOGQ_TARGET_COUNT)
+			continue;
+		if (buf.len > 0)
+			appendStringInfoString(&buf, ", ");
+		if (target->kind == LOGQ_TARGET_COUNT)
+			appendStringInfoString(&buf, "pg_catalog.count(*)");
+		else
+			logq_scan_pieces(state, &buf, target->pieces, part, values);
+	}
+	return buf.data;
+}
+
+/*
+ * The same for rollups.
+ */
+static char *
+rollup_select(LogqScanState *state, bool values)
+{
+	const LogqUpperScan *upper = state->upper;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < upper->ntargets; i++)
+	{
+		const LogqScanTarget *target = &upper->targets[i];
+
+		if (target->kind != LOGQ_TARGET_SQL &&
+			target->kind != LOGQ_TARGET_COUNT)
+			continue;
+		if (buf.len > 0)
+			appendStringInfoString(&buf, ", ");
+		if (target->kind == LOGQ_TARGET_SQL)
+			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
+		else if (upper->nkeys > 0)
+			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
+		else
+			appendStringInfoString(&buf,
+								   "COALESCE(pg_catalog.sum(rows), 0)::bigint");
+	}
+	return buf.data;
+}
+
+/*
+ * See scan.h.  Without GROUP BY a segment gives one row in any case; with it,
+ * an empty one must not give any.
+ */
+void
+logq_upper_request(LogqScanState *state)
+{
+	LogqUpperScan *upper = state->upper;
+	LogqRequest *request = &state->request;
+	StringInfoData buf;
+
+	request->binned = upper->has_bin;
+	request->grouped = upper->mode != LOGQ_UPPER_ROWS;
+	request->nfields = upper->nkeys + upper->nvalues;
+
+	initStringInfo(&buf);
+	if (request->grouped && upper->nkeys > 0)
+	{
+		appendStringInfoString(&buf, " GROUP BY ");
+		for (int i = 1; i <= upper->nkeys; i++)
+			appendStringInfo(&buf, "%s%d", i > 1 ? ", " : "", i);
+	}
+	else if (request->grouped && upper->nvalues == 0)
+		appendStringInfoString(&buf, " LIMIT 1");
+	else if (request->grouped && upper->grouped)
+		appendStringInfoString(&buf, " HAVING pg_catalog.count(*) > 0");
+	request->tail = buf.data;
+
+	if (upper->mode == LOGQ_UPPER_COUNTS)
+	{
+		bool		values = state->values_done;
+
+		initStringInfo(&buf);
+		for (int i = 0; i < list_length(upper->counted); i++)
+		{
+			appendStringInfoString(&buf, " AND ");
+			logq_scan_pieces(state, &buf, list_nth(upper->counted, i), NULL,
+							 values);
+		}
+		request->rollup_where = buf.data;
+		request->rollup_select = rollup_select(state, values);
+	}
+}
+
+/*
+ * A value of a type in its binary form.
+ */
+static Datum
+receive_value(LogqScanState *state, LogqStream *stream,
+			  LogqScanTarget *target, const LogqField *field)
+{
+	switch (target->type)
+	{
+		case INT8OID:
+		case TIMESTAMPTZOID:
+		case TEXTOID:
+			return logq_scan_datum(state, stream, target->type, "a group",
+								   field);
+		default:
+			return logq_receive(&target->recv, target->ioparam, stream,
+								"a group", field);
+	}
+}
+
+/*
+ * The tuple from a cell of our catalog.
+ */
+static void
+fill_from_cell(LogqUpperScan *upper, TupleTableSlot *cell, LogqPartition *part,
+			   TupleTableSlot *slot)
+{
+	for (int i = 0; i < upper->ntargets; i++)
+	{
+		int			from = -1;
+
+		switch (upper->targets[i].kind)
+		{
+			case LOGQ_TARGET_BIN:
+				from = LOGQ_CELL_TS;
+				break;
+			case LOGQ_TARGET_SQL:
+				from = upper->targets[i].column == LOGQ_COL_LEVEL ?
+					LOGQ_CELL_LEVEL : LOGQ_CELL_SERVICE;
+				break;
+			case LOGQ_TARGET_COUNT:
+				from = LOGQ_CELL_ROWS;
+				break;
+			case LOGQ_TARGET_PARTITION:
+				slot->tts_values[i] = CStringGetTextDatum(part->name);
+				slot->tts_isnull[i] = false;
+				break;
+			case LOGQ_TARGET_QUAL:
+				break;
+		}
+		if (from < 0)
+			continue;
+		slot->tts_values[i] = cell->tts_values[from];
+		slot->tts_isnull[i] = cell->tts_isnull[from];
+	}
+}
+
+/*
+ * See scan.h.  The caller has set all to NULL, and row_cxt is current.
+ */
+void
+logq_upper_fill(LogqScanState *state, LogqStream *stream,
+				TupleTableSlot *slot)
+{
+	LogqUpperScan *upper = state->upper;
+	int			n = 0;
+
+	if (stream->in_cells)
+	{
+		fill_from_cell(upper, stream->cell_slot, stream->part, slot);
+		return;
+	}
+	for (int i = 0; i < upper->ntargets; i++)
+	{
+		LogqScanTarget *target = &upper->targets[i];
+
+		if (target->kind == LOGQ_TARGET_QUAL)
+			continue;
+		if (target->kind == LOGQ_TARGET_PARTITION)
+			slot->tts_values[i] = CStringGetTextDatum(stream->part->name);
+		else
+		{
+			const LogqField *field = &stream->fields[n++];
+
+			if (field->len < 0)
+				continue;
+			slot->tts_values[i] = receive_value(state, stream, target, field);
+		}
+		slot->tts_isnull[i] = false;
+	}
+}
