@@ -749,6 +749,9 @@ if ($whole)
 		}
 		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} / 3,
 			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
+		cmp_ok($cmp->{sources}{$_} // 0, '>', 3, sprintf("segments are counted in %d queries by %s",
+			$cmp->{sources}{$_} // 0, $_))
+		  foreach 'rows', 'minutes and levels', 'minutes, services and levels', 'catalog';
 	}
 }
 done_testing();
