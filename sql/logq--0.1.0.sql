@@ -1231,8 +1231,8 @@ BEGIN ATOMIC
 				< logq.bucket_start(histogram.step, date_trunc('day', histogram.start_time), b.number + 1)
 	) u
 	WHERE CASE WHEN logq.require(logq.step_unit(histogram.step) IS NOT NULL,
-				'step of a histogram must be greater than zero, and of whole months, of whole days, or of hours and less',
-				'Months, days and hours are of different lengths from one another; a step cannot mix them.')
+				'step of a histogram must be greater than zero, and cannot mix months, days and hours',
+				'Write 36 hours, for example, and not 1 day 12 hours: not all days have 24.')
 			AND logq.require(isfinite(histogram.start_time) AND isfinite(histogram.end_time),
 				'start_time and end_time of a histogram must be finite',
 				'Give the times at which the first bucket begins and the last one ends.')

@@ -68,6 +68,8 @@ typedef struct LogqDependence
 extern bool logq_find_dependence(const LogqShipContext *cxt, Node *expr,
 								 LogqDependence *dep);
 
+extern double logq_nominal_unit(const char *unit);
+
 /* ---------- split.c ---------- */
 
 /* What a scan for an aggregation gives to the nodes above */

@@ -46,6 +46,12 @@
 #define MAX_CELLS 16384
 /* segments whose rollups are read by one statement */
 #define MAX_SEGMENTS_TOGETHER 128
+/*
+ * Rows that are grouped by one statement.  It says nothing until it is done,
+ * and who is silent for logq.partition_timeout is taken for hung.
+ */
+#define MAX_ROWS_TOGETHER 2000000
+#define MAX_SLICES 64
 
 /* ---------- cells ---------- */
 
@@ -304,6 +310,28 @@ add_slice(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 }
 
 /*
+ * All rows of a segment.  A large one is asked for in slices of time.
+ */
+static void
+add_rows(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins)
+{
+	int			n = seg->rows > MAX_ROWS_TOGETHER ?
+		(int) Min(seg->rows / MAX_ROWS_TOGETHER + 1, MAX_SLICES) : 1;
+	int64		width = (seg->upper - seg->lower) / n;
+
+	choosing->pruned->segments[LOGQ_SOURCE_ROWS]++;
+	if (n == 1 || width == 0 ||
+		choosing->state->upper->mode == LOGQ_UPPER_ROWS)
+	{
+		(void) add_fragment(choosing, seg, bins);
+		return;
+	}
+	for (int i = n - 1; i >= 0; i--)
+		add_slice(choosing, seg, bins, seg->lower + i * width,
+				  i == n - 1 ? seg->upper : seg->lower + (i + 1) * width);
+}
+
+/*
  * The rollups that were gathered become a fragment.
  */
 static void
@@ -451,8 +479,7 @@ choose_segment(Choosing *choosing, const LogqSegment *seg)
 		logq_segment_bins(upper, seg->lower, seg->upper, &bins);
 	if (!seg->sealed || choosing->pruned->only_rows)
 	{
-		add_fragment(choosing, seg, &bins);
-		segments[LOGQ_SOURCE_ROWS]++;
+		add_rows(choosing, seg, &bins);
 		return;
 	}
 
@@ -479,8 +506,7 @@ choose_segment(Choosing *choosing, const LogqSegment *seg)
 		partition_source(upper, seg) : LOGQ_SOURCE_ROWS;
 	if (source == LOGQ_SOURCE_ROWS || (!within && from >= to))
 	{
-		add_fragment(choosing, seg, &bins);
-		segments[LOGQ_SOURCE_ROWS]++;
+		add_rows(choosing, seg, &bins);
 		return;
 	}
 	segments[source]++;

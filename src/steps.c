@@ -280,6 +280,38 @@ logq_find_dependence(const LogqShipContext *cxt, Node *expr,
 		!depend_walker(expr, &state);
 }
 
+/*
+ * How long a unit of date_trunc is, about, in us; 0: there is no such unit.
+ */
+double
+logq_nominal_unit(const char *unit)
+{
+	char	   *name = downcase_truncate_identifier(unit, strlen(unit), false);
+	int			value;
+
+	if (DecodeUnits(0, name, &value) != UNITS)
+		return 0;
+	switch (value)
+	{
+		case DTK_MICROSEC:
+			return 1;
+		case DTK_MILLISEC:
+			return 1000;
+		case DTK_SECOND:
+			return USECS_PER_SEC;
+		case DTK_MINUTE:
+			return USECS_PER_MINUTE;
+		case DTK_HOUR:
+			return USECS_PER_HOUR;
+		case DTK_DAY:
+			return USECS_PER_DAY;
+		case DTK_WEEK:
+			return 7.0 * USECS_PER_DAY;
+		default:
+			return 30.0 * USECS_PER_DAY;
+	}
+}
+
 /* ---------- when the scan starts ---------- */
 
 /*

@@ -38,8 +38,10 @@
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/tlist.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
+#include "utils/timestamp.h"
 
 /* An expression of GROUP BY or DISTINCT */
 typedef struct GroupKey
@@ -480,17 +482,113 @@ order_targets(LogqUpper *upper)
 }
 
 /*
- * Expressions of the keys, for estimates.
+ * Width of a step in us, as far as it can be told, 0: not at all.  Fields come
+ * back again, so they are as if steps were long.
  */
-static List *
-key_exprs(const Wanted *wanted)
+static double
+nominal_step(const List *step)
 {
-	List	   *exprs = NIL;
+	const Const *first = list_nth(step, LOGQ_STEP_FIRST);
+
+	if (intVal(list_nth(step, LOGQ_STEP_KIND)) == LOGQ_STEP_DAY)
+		return USECS_PER_DAY;
+	if (first == NULL || !IsA(first, Const) || first->constisnull)
+		return 0;
+	switch (intVal(list_nth(step, LOGQ_STEP_KIND)))
+	{
+		case LOGQ_STEP_BIN:
+			{
+				const Interval *stride = DatumGetIntervalP(first->constvalue);
+
+				return (double) stride->day * USECS_PER_DAY + stride->time;
+			}
+		case LOGQ_STEP_EPOCH:
+		case LOGQ_STEP_EPOCH_DOUBLE:
+			if (first->consttype == INT4OID)
+				return (double) DatumGetInt32(first->constvalue) *
+					USECS_PER_SEC;
+			if (first->consttype == FLOAT8OID)
+				return DatumGetFloat8(first->constvalue) * USECS_PER_SEC;
+			if (first->consttype == NUMERICOID)
+				return DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+														  first->constvalue)) *
+					USECS_PER_SEC;
+			return 0;
+		case LOGQ_STEP_UNIT:
+			return logq_nominal_unit(TextDatumGetCString(first->constvalue));
+		default:
+			return USECS_PER_DAY;
+	}
+}
+
+/*
+ * The stretch of time that rows are expected in, in us.
+ */
+static double
+expected_range(const LogqEstimate *est)
+{
+	double		low = est->bounds.ts_high;
+	double		high = est->bounds.ts_low;
 	ListCell   *lc;
 
+	foreach(lc, logq_partitions())
+	{
+		const LogqPartition *part = lfirst(lc);
+
+		if (!part->loaded || part->nsegments == 0)
+			continue;
+		low = Min(low, (double) part->segments[0].lower);
+		high = Max(high, (double) part->segments[part->nsegments - 1].upper);
+	}
+	low = Max(low, (double) est->bounds.ts_low);
+	high = Min(high, (double) est->bounds.ts_high);
+	return Max(high - low, 1);
+}
+
+/*
+ * How many groups there may be.  Core would take each ts for a group of its
+ * own.
+ */
+static double
+estimate_groups(const Wanted *wanted)
+{
+	const LogqEstimate *est = &wanted->info->estimate;
+	double		rows = wanted->rel->rows;
+	double		groups = 1;
+	List	   *others = NIL;
+	ListCell   *lc;
+	ListCell   *lc2;
+
 	foreach(lc, wanted->keys)
-		exprs = lappend(exprs, ((GroupKey *) lfirst(lc))->expr);
-	return exprs;
+	{
+		GroupKey   *key = lfirst(lc);
+		LogqDependence dep = {0};
+		double		shortest = 0;
+		bool		by_row = false;
+
+		if (!logq_find_dependence(&wanted->info->ship, (Node *) key->expr,
+								  &dep) || !dep.steps)
+		{
+			others = lappend(others, key->expr);
+			continue;
+		}
+		for (int col = 0; col < LOGQ_NCOLUMNS; col++)
+			by_row |= dep.columns[col];
+		if (by_row)
+			others = lappend(others, key->expr);
+		foreach(lc2, dep.found)
+		{
+			double		step = nominal_step(lfirst(lc2));
+
+			if (step > 0 && (shortest == 0 || step < shortest))
+				shortest = step;
+		}
+		groups *= shortest > 0 ? expected_range(est) / shortest + 1 :
+			DEFAULT_NUM_DISTINCT;
+	}
+	if (others != NIL)
+		groups *= estimate_num_groups(wanted->root, others, rows, NULL, NULL);
+	return clamp_row_est(Min(groups, rows));
 }
 
 /*
@@ -504,11 +602,19 @@ scan_path(Wanted *wanted, LogqUpper *upper, RelOptInfo *output_rel,
 	const LogqEstimate *est = &wanted->info->estimate;
 	CustomPath *path = makeNode(CustomPath);
 	double		rows = wanted->rel->rows;
+	double		scanned = est->scanned;
 
 	order_targets(upper);
 	set_pathtarget_cost_width(wanted->root, upper->target);
+	/* a bin lies in one segment of each partition, mostly */
 	if (upper->mode != LOGQ_UPPER_ROWS)
-		rows = Min(rows, ngroups * Max(est->segments, 1));
+		rows = Min(rows, ngroups * (upper->steps != NIL ?
+									Max(list_length(logq_partitions()), 1) :
+									Max(est->segments, 1)));
+	/* rollups are short */
+	if (upper->mode == LOGQ_UPPER_COUNTS && upper->from_rollups &&
+		logq_use_rollups && est->segments > 0)
+		scanned *= 1 - 0.9 * Min(est->contents / est->segments, 1.0);
 	path->path.pathtype = T_CustomScan;
 	path->path.parent = output_rel;
 	path->path.pathtarget = upper->target;
@@ -519,7 +625,7 @@ scan_path(Wanted *wanted, LogqUpper *upper, RelOptInfo *output_rel,
 	/* less than the same rows would cost, whatever has been computed */
 	path->path.total_cost = LOGQ_STARTUP_COST +
 		est->segments * LOGQ_SEGMENT_COST +
-		est->scanned * cpu_operator_cost * 0.25 +
+		scanned * cpu_operator_cost * 0.25 +
 		path->path.rows * (LOGQ_TUPLE_COST + cpu_tuple_cost) * 0.9;
 	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	path->custom_private = list_make1(upper);
@@ -581,9 +687,7 @@ add_combining_path(Wanted *wanted, LogqUpper *upper, List *combined,
 				   List *having, RelOptInfo *output_rel)
 {
 	PlannerInfo *root = wanted->root;
-	double		ngroups = wanted->keys == NIL ? 1 :
-		estimate_num_groups(root, key_exprs(wanted), wanted->rel->rows, NULL,
-							NULL);
+	double		ngroups = estimate_groups(wanted);
 	PathTarget *target = create_empty_pathtarget();
 	CustomPath *path = makeNode(CustomPath);
 	List	   *exprs = NIL;
@@ -663,9 +767,7 @@ add_group_paths(PlannerInfo *root, RelOptInfo *input_rel,
 	upper = try_rows(&wanted);
 	if (upper != NULL)
 	{
-		double		ngroups = wanted.keys == NIL ? 1 :
-			estimate_num_groups(root, key_exprs(&wanted), input_rel->rows,
-								NULL, NULL);
+		double		ngroups = estimate_groups(&wanted);
 
 		add_path(output_rel,
 				 aggregate_path(&wanted, output_rel,
@@ -706,8 +808,7 @@ add_distinct_paths(PlannerInfo *root, RelOptInfo *input_rel,
 		upper = try_counts(&wanted, false, &combined);
 	if (upper == NULL)
 		return;
-	ngroups = estimate_num_groups(root, key_exprs(&wanted), input_rel->rows,
-								  NULL, NULL);
+	ngroups = estimate_groups(&wanted);
 	add_path(output_rel,
 			 aggregate_path(&wanted, output_rel,
 							scan_path(&wanted, upper, output_rel, ngroups),
