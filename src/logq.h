@@ -23,12 +23,16 @@
  *		prunerun.c	those nodes take up the values of a run
  *		prune.c		bounds of ts and id
  *		segments.c	which segments of a partition are left
+ *		sources.c	where rows are counted: rows, rollups, our catalog
+ *		target.c	the tuple of a scan below an aggregation
+ *		aggregate.c	the node above it
  *		probe.c		asks filters in the coordinator's tables
  *		gather.c	rows of all streams in turn or in order, and the waiting
  *		merge.c		the heap over ordered streams (plain C)
  *		stream.c	what one partition sends back, fragment by fragment
  *		batch.c		which segments a request asks, for how many rows
  *		rows.c		rows of a stream: from messages, or from a file
+ *		replay.c	groups of a segment are handed out as a whole
  *		failover.c	a stream and the servers that could answer it
  *		hedge.c		second requests, to another server of the partition
  *		standby.c	is a replica far enough to answer?

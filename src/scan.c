@@ -726,6 +726,49 @@ start_run(LogqScanState *state)
 /* ---------- rows ---------- */
 
 /*
+ * A field by the receive function of its type.
+ *
+ * These functions take text to be in the client's encoding.  It is in ours:
+ * let them think that they are the same.
+ */
+Datum
+logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+			 const char *what, const LogqField *field)
+{
+	int			client = pg_get_client_encoding();
+	StringInfoData buf;
+	volatile Datum value;
+
+	buf.data = unconstify(char *, field->data);
+	buf.len = buf.maxlen = field->len;
+	buf.cursor = 0;
+	if (client == GetDatabaseEncoding())
+		value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+	else
+	{
+		(void) SetClientEncoding(GetDatabaseEncoding());
+		PG_TRY();
+		{
+			value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+		}
+		PG_CATCH();
+		{
+			/* it was in force, so this cannot fail */
+			(void) SetClientEncoding(client);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		(void) SetClientEncoding(client);
+	}
+	if (buf.cursor != buf.len)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("partition \"%s\" sent %d bytes for %s",
+						stream->part->name, field->len, what)));
+	return value;
+}
+
+/*
  * One field of one of the log's own types as a Datum in the current memory
  * context.  what: what it is of, for errors.
  */
@@ -747,15 +790,8 @@ logq_scan_datum(LogqScanState *state, LogqStream *stream, Oid type,
 				return PointerGetDatum(value);
 			}
 		case JSONBOID:
-			{
-				StringInfoData buf;
-
-				buf.data = unconstify(char *, field->data);
-				buf.len = buf.maxlen = field->len;
-				buf.cursor = 0;
-				return ReceiveFunctionCall(&state->jsonb_recv, &buf,
-										   state->jsonb_ioparam, -1);
-			}
+			return logq_receive(&state->jsonb_recv, state->jsonb_ioparam,
+								stream, what, field);
 		default:
 			if (field->len != 8)
 				ereport(ERROR,

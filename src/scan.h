@@ -438,6 +438,8 @@ extern void logq_scan_pieces(LogqScanState *state, StringInfo buf,
 							 List *pieces, LogqPartition *part, bool values);
 extern char *logq_scan_where(LogqScanState *state, List *clauses,
 							 LogqPartition *part, bool values);
+extern Datum logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+						  const char *what, const LogqField *field);
 extern Datum logq_scan_datum(LogqScanState *state, LogqStream *stream,
 							 Oid type, const char *what,
 							 const LogqField *field);

@@ -207,8 +207,6 @@ static Datum
 receive_value(LogqScanState *state, LogqStream *stream,
 			  LogqScanTarget *target, const LogqField *field)
 {
-	StringInfoData buf;
-
 	switch (target->type)
 	{
 		case INT8OID:
@@ -217,11 +215,8 @@ receive_value(LogqScanState *state, LogqStream *stream,
 			return logq_scan_datum(state, stream, target->type, "a group",
 								   field);
 		default:
-			buf.data = unconstify(char *, field->data);
-			buf.len = buf.maxlen = field->len;
-			buf.cursor = 0;
-			return ReceiveFunctionCall(&target->recv, &buf, target->ioparam,
-									   -1);
+			return logq_receive(&target->recv, target->ioparam, stream,
+								"a group", field);
 	}
 }
 

@@ -1,6 +1,6 @@
 -- What a user of the log table relies on, in pgTAP's words
 BEGIN;
-SELECT plan(25);
+SELECT plan(27);
 
 SELECT has_schema('logq');
 SELECT has_foreign_table('logq', 'logs', 'the log table is there');
@@ -42,6 +42,16 @@ SELECT is((SELECT sum((attrs ->> 'n')::int) FROM logq.logs WHERE ts >= '2024-03-
 	5::bigint, 'attributes');
 SELECT is((SELECT count(DISTINCT id) FROM logq.logs WHERE ts >= '2024-03-01 00:00+00' AND ts < '2024-03-01 01:00+00'),
 	1000::bigint, 'ids are unique');
+-- text comes in our encoding, whatever the client's is
+INSERT INTO logq.logs (ts, level, service, message, attrs)
+	VALUES ('2024-03-01 02:00+00', 'INFO', 'tap-' || chr(252), chr(239), jsonb_build_object('k', 'na' || chr(239) || 've'));
+SET LOCAL client_encoding = 'LATIN1';
+SELECT is((SELECT length(attrs->>'k') || ' ' || ascii(message) FROM logq.logs WHERE service = 'tap-' || chr(252)),
+	'5 239', 'rows while the client has another encoding');
+SELECT is((SELECT length(max(attrs->>'k')) || ' ' || length(array_to_string(max(array[message, attrs->>'k']), '')) FROM logq.logs
+		WHERE service = 'tap-' || chr(252) GROUP BY attrs->'k'),
+	'5 6', 'and groups');
+RESET client_encoding;
 SELECT throws_ok('UPDATE logq.logs SET level = NULL', '0A000');
 SELECT throws_ok('DELETE FROM logq.logs', '0A000');
 SELECT throws_ok('INSERT INTO logq.logs (ts) VALUES (NULL)', '23502');
