@@ -259,6 +259,22 @@ add_cell(const char *level, const char *service, int64 rows, void *arg)
 
 /* ---------- fragments ---------- */
 
+static int64
+minute_before(int64 ts)
+{
+	int64		rest = ts % USECS_PER_MINUTE;
+
+	return ts - (rest < 0 ? rest + USECS_PER_MINUTE : rest);
+}
+
+static int64
+minute_after(int64 ts)
+{
+	int64		before = minute_before(ts);
+
+	return before == ts ? ts : before + USECS_PER_MINUTE;
+}
+
 /*
  * A new fragment of a segment.
  */
@@ -351,6 +367,10 @@ end_together(Choosing *choosing, LogqSource source)
 	fragment->lower = together->lower;
 	fragment->upper = together->upper;
 	fragment->size = together->size;
+	/* true of all of their minutes, and checked sooner than many names */
+	fragment->sliced = true;
+	fragment->from = minute_before(fragment->lower);
+	fragment->to = minute_after(fragment->upper);
 	if (fragment->bins.width > 1)
 		fragment->bins.origin = logq_bin_start(&fragment->bins,
 											   fragment->lower);
@@ -418,22 +438,6 @@ add_rollup(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 }
 
 /* ---------- segments ---------- */
-
-static int64
-minute_before(int64 ts)
-{
-	int64		rest = ts % USECS_PER_MINUTE;
-
-	return ts - (rest < 0 ? rest + USECS_PER_MINUTE : rest);
-}
-
-static int64
-minute_after(int64 ts)
-{
-	int64		before = minute_before(ts);
-
-	return before == ts ? ts : before + USECS_PER_MINUTE;
-}
 
 static bool
 whole_minutes(const LogqBins *bins)
