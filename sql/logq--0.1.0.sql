@@ -1009,6 +1009,41 @@ COMMENT ON AGGREGATE logq.approx_percentile(float8, float8) IS
 COMMENT ON AGGREGATE logq.approx_percentile_merge(integer, bigint, float8) IS
 	'logq.approx_percentile() of all values from partial results: how many rows have each logq.percentile_bucket()';
 
+CREATE FUNCTION logq.quantile_add(internal, float8[])
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_quantile_add'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.quantile_cont(internal, float8)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'logq_quantile_cont'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.quantile_disc(internal, float8)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'logq_quantile_disc'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION logq.quantile_add(internal, float8[]) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.quantile_cont(internal, float8) IS 'aggregate final function';
+COMMENT ON FUNCTION logq.quantile_disc(internal, float8) IS 'aggregate final function';
+
+CREATE AGGREGATE logq.percentile_cont_merge(fraction float8 ORDER BY "values" float8[]) (
+	SFUNC = logq.quantile_add,
+	STYPE = internal,
+	FINALFUNC = logq.quantile_cont,
+	FINALFUNC_MODIFY = SHAREABLE,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.percentile_disc_merge(fraction float8 ORDER BY "values" float8[]) (
+	SFUNC = logq.quantile_add,
+	STYPE = internal,
+	FINALFUNC = logq.quantile_disc,
+	FINALFUNC_MODIFY = SHAREABLE,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.percentile_cont_merge(float8, float8[]) IS
+	'percentile_cont(fraction) of the elements of all arrays, NULL not counted';
+COMMENT ON AGGREGATE logq.percentile_disc_merge(float8, float8[]) IS
+	'percentile_disc(fraction) of the elements of all arrays, NULL not counted';
+
 -- ---------------------------------------------------------------------
 -- What plans call
 -- ---------------------------------------------------------------------
