@@ -1259,7 +1259,10 @@ BEGIN ATOMIC
 					histogram.start_time),
 				logq.bucket_number(histogram.step, date_trunc('day', histogram.start_time),
 					histogram.end_time - interval '1 microsecond')) AS b(number),
-			(SELECT c.value FROM counted c UNION SELECT NULL WHERE histogram.by IS NULL) v
+			-- an array, lest the planner expect a value for each group
+			unnest(CASE WHEN histogram.by IS NULL THEN ARRAY[NULL::text]
+				ELSE (SELECT array_agg(DISTINCT c.value) FROM counted c)
+				END) AS v(value)
 		WHERE histogram.start_time < histogram.end_time
 			-- days that a zone has left out, when it crossed the date line
 			AND logq.bucket_start(histogram.step, date_trunc('day', histogram.start_time), b.number)
