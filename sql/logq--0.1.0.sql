@@ -1010,6 +1010,41 @@ COMMENT ON AGGREGATE logq.approx_percentile(float8, float8) IS
 COMMENT ON AGGREGATE logq.approx_percentile_merge(integer, bigint, float8) IS
 	'logq.approx_percentile() of all values from partial results: how many rows have each logq.percentile_bucket()';
 
+CREATE FUNCTION logq.quantile_add(internal, float8[])
+RETURNS internal
+AS 'MODULE_PATHNAME', 'logq_quantile_add'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.quantile_cont(internal, float8)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'logq_quantile_cont'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION logq.quantile_disc(internal, float8)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'logq_quantile_disc'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION logq.quantile_add(internal, float8[]) IS 'aggregate transition function';
+COMMENT ON FUNCTION logq.quantile_cont(internal, float8) IS 'aggregate final function';
+COMMENT ON FUNCTION logq.quantile_disc(internal, float8) IS 'aggregate final function';
+
+CREATE AGGREGATE logq.percentile_cont_merge(fraction float8 ORDER BY "values" float8[]) (
+	SFUNC = logq.quantile_add,
+	STYPE = internal,
+	FINALFUNC = logq.quantile_cont,
+	FINALFUNC_MODIFY = SHAREABLE,
+	PARALLEL = SAFE
+);
+CREATE AGGREGATE logq.percentile_disc_merge(fraction float8 ORDER BY "values" float8[]) (
+	SFUNC = logq.quantile_add,
+	STYPE = internal,
+	FINALFUNC = logq.quantile_disc,
+	FINALFUNC_MODIFY = SHAREABLE,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE logq.percentile_cont_merge(float8, float8[]) IS
+	'percentile_cont(fraction) of the elements of all arrays, NULL not counted';
+COMMENT ON AGGREGATE logq.percentile_disc_merge(float8, float8[]) IS
+	'percentile_disc(fraction) of the elements of all arrays, NULL not counted';
+
 -- ---------------------------------------------------------------------
 -- What plans call
 -- ---------------------------------------------------------------------
@@ -1225,7 +1260,10 @@ BEGIN ATOMIC
 					histogram.start_time),
 				logq.bucket_number(histogram.step, date_trunc('day', histogram.start_time),
 					histogram.end_time - interval '1 microsecond')) AS b(number),
-			(SELECT c.value FROM counted c UNION SELECT NULL WHERE histogram.by IS NULL) v
+			-- an array, lest the planner expect a value for each group
+			unnest(CASE WHEN histogram.by IS NULL THEN ARRAY[NULL::text]
+				ELSE (SELECT array_agg(DISTINCT c.value) FROM counted c)
+				END) AS v(value)
 		WHERE histogram.start_time < histogram.end_time
 			-- days that a zone has left out, when it crossed the date line
 			AND logq.bucket_start(histogram.step, date_trunc('day', histogram.start_time), b.number)

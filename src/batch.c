@@ -235,9 +235,13 @@ logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 	bool		rows = fragment->source == LOGQ_SOURCE_ROWS;
 	const char *column = rows ? "ts" : "minute";
 	bool		first = true;
+	/* a rollup has each minute and what it counts by but once */
+	bool		as_is = !rows && request->binned &&
+		fragment->bins.width == USECS_PER_MINUTE &&
+		request->rollup_fits[fragment->source];
 
 	if (!rows)
-		select = request->rollup_select;
+		select = as_is ? request->rollup_rows : request->rollup_select;
 	appendStringInfoString(buf, "SELECT");
 	if (request->binned)
 	{
@@ -268,7 +272,8 @@ logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 	append_slice(buf, &first, fragment, column);
 	if (extra != NULL)
 		append_condition(buf, &first, extra);
-	appendStringInfoString(buf, request->tail);
+	if (!as_is)
+		appendStringInfoString(buf, request->tail);
 	if (request->ordered)
 		appendStringInfoString(buf, request->descending ?
 							   " ORDER BY ts DESC, id DESC" :

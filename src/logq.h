@@ -51,6 +51,7 @@
  *		aggfuncs.c	results of aggregates from partial results
  *		approx.c	approx_count_distinct
  *		percentile.c	approx_percentile
+ *		quantile.c	percentile_cont, _disc of arrays of values
  *
  * What is known of partitions:
  *

@@ -400,6 +400,7 @@ build_request(LogqScanState *state)
 	request->ts_field = request->id_field = -1;
 	request->binned = request->grouped = false;
 	request->tail = request->rollup_select = request->rollup_where = "";
+	memset(request->rollup_fits, false, sizeof(request->rollup_fits));
 	request->ordered = state->order != 0;
 	request->descending = state->order < 0;
 	request->lazy = request->ordered;

@@ -41,6 +41,7 @@
 
 #include "catalog.h"
 #include "counts.h"
+#include "estimate.h"
 
 /* cells that are added up in memory */
 #define MAX_CELLS 16384
@@ -51,7 +52,9 @@
  * and who is silent for logq.partition_timeout is taken for hung.
  */
 #define MAX_ROWS_TOGETHER 2000000
-#define MAX_SLICES 64
+/* the same, if all their values come in arrays, which have to fit in memory */
+#define MAX_ROWS_GATHERED 100000
+#define MAX_SLICES 1024
 
 /* ---------- cells ---------- */
 
@@ -259,6 +262,22 @@ add_cell(const char *level, const char *service, int64 rows, void *arg)
 
 /* ---------- fragments ---------- */
 
+static int64
+minute_before(int64 ts)
+{
+	int64		rest = ts % USECS_PER_MINUTE;
+
+	return ts - (rest < 0 ? rest + USECS_PER_MINUTE : rest);
+}
+
+static int64
+minute_after(int64 ts)
+{
+	int64		before = minute_before(ts);
+
+	return before == ts ? ts : before + USECS_PER_MINUTE;
+}
+
 /*
  * A new fragment of a segment.
  */
@@ -315,8 +334,10 @@ add_slice(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 static void
 add_rows(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins)
 {
-	int			n = seg->rows > MAX_ROWS_TOGETHER ?
-		(int) Min(seg->rows / MAX_ROWS_TOGETHER + 1, MAX_SLICES) : 1;
+	double		most = choosing->state->upper->gathers ? MAX_ROWS_GATHERED :
+		MAX_ROWS_TOGETHER;
+	double		rows = logq_segment_rows(choosing->part, seg);
+	int			n = rows > most ? (int) Min(rows / most + 1, MAX_SLICES) : 1;
 	int64		width = (seg->upper - seg->lower) / n;
 
 	choosing->pruned->segments[LOGQ_SOURCE_ROWS]++;
@@ -351,6 +372,10 @@ end_together(Choosing *choosing, LogqSource source)
 	fragment->lower = together->lower;
 	fragment->upper = together->upper;
 	fragment->size = together->size;
+	/* true of all of their minutes, and checked sooner than many names */
+	fragment->sliced = true;
+	fragment->from = minute_before(fragment->lower);
+	fragment->to = minute_after(fragment->upper);
 	if (fragment->bins.width > 1)
 		fragment->bins.origin = logq_bin_start(&fragment->bins,
 											   fragment->lower);
@@ -418,22 +443,6 @@ add_rollup(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 }
 
 /* ---------- segments ---------- */
-
-static int64
-minute_before(int64 ts)
-{
-	int64		rest = ts % USECS_PER_MINUTE;
-
-	return ts - (rest < 0 ? rest + USECS_PER_MINUTE : rest);
-}
-
-static int64
-minute_after(int64 ts)
-{
-	int64		before = minute_before(ts);
-
-	return before == ts ? ts : before + USECS_PER_MINUTE;
-}
 
 static bool
 whole_minutes(const LogqBins *bins)

@@ -28,12 +28,14 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
+#include "parser/parse_oper.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -613,6 +615,59 @@ split_distinct(LogqUpper *upper, Aggref *agg)
 }
 
 /*
+ * percentile_cont(), percentile_disc() of double precision: the partitions
+ * gather the values of each group in an array, which takes less of everything
+ * than rows that have to be sorted by group here.
+ */
+static Expr *
+split_percentile(LogqUpper *upper, Aggref *agg)
+{
+	static const Oid types[] = {FLOAT8OID, FLOAT8ARRAYOID};
+	const LogqShipContext *ship = &upper->info->ship;
+	bool		cont = agg->aggfnoid == F_PERCENTILE_CONT_FLOAT8_FLOAT8;
+	Oid			function;
+	Expr	   *fraction;
+	Expr	   *value;
+	Expr	   *gathered;
+	Aggref	   *merge;
+	SortGroupClause *order;
+
+	if ((!cont && agg->aggfnoid != F_PERCENTILE_DISC_FLOAT8_ANYELEMENT) ||
+		agg->aggtype != FLOAT8OID ||
+		linitial_node(SortGroupClause, agg->aggorder)->sortop !=
+		Float8LessOperator)
+		return NULL;
+	fraction = linitial(agg->aggdirectargs);
+	value = linitial_node(TargetEntry, agg->args)->expr;
+	function = logq_function_oid(cont ? "percentile_cont_merge" :
+								 "percentile_disc_merge",
+								 lengthof(types), types);
+	if (!OidIsValid(function) ||
+		!logq_is_scan_constant(ship, (Node *) fraction) ||
+		!logq_is_shippable(ship, value) ||
+		(agg->aggfilter != NULL && !logq_is_shippable(ship, agg->aggfilter)))
+		return NULL;
+	gathered = partial(upper, F_ARRAY_AGG_ANYNONARRAY, FLOAT8ARRAYOID,
+					   list_make1(value), InvalidOid, agg->aggfilter);
+	merge = make_aggregate(function, FLOAT8OID, list_make1(gathered),
+						   InvalidOid, NULL);
+	merge->aggkind = AGGKIND_ORDERED_SET;
+	merge->aggdirectargs = list_make1(fraction);
+	merge->aggargtypes = list_make2_oid(FLOAT8OID, FLOAT8ARRAYOID);
+	/* arrays come in any order; EXPLAIN wants to see one */
+	order = makeNode(SortGroupClause);
+	order->tleSortGroupRef = 1;
+	linitial_node(TargetEntry, merge->args)->ressortgroupref = 1;
+	get_sort_group_operators(FLOAT8ARRAYOID, true, true, false,
+							 &order->sortop, &order->eqop, NULL,
+							 &order->hashable);
+	merge->aggorder = list_make1(order);
+	upper->sorted = true;
+	upper->gathers = true;
+	return (Expr *) merge;
+}
+
+/*
  * See plan.h.
  */
 Expr *
@@ -626,7 +681,11 @@ logq_split_aggregate(LogqUpper *upper, Aggref *agg)
 	Expr	   *sum;
 	Expr	   *count;
 
-	if (agg->aggkind != AGGKIND_NORMAL || agg->agglevelsup != 0)
+	if (agg->agglevelsup != 0)
+		return NULL;
+	if (agg->aggkind == AGGKIND_ORDERED_SET)
+		return split_percentile(upper, agg);
+	if (agg->aggkind != AGGKIND_NORMAL)
 		return NULL;
 	if (agg->aggdistinct != NIL)
 		return split_distinct(upper, agg);

@@ -95,6 +95,8 @@ typedef struct LogqRequest
 	bool		grouped;		/* rows are groups: a fragment's go together */
 	const char *tail;			/* SQL: GROUP BY and the like, or "" */
 	const char *rollup_select;	/* SQL, what rollups are asked for */
+	const char *rollup_rows;	/* the same if their rows are the groups */
+	bool		rollup_fits[LOGQ_NSOURCES];	/* they are, in bins of a minute */
 	const char *rollup_where;	/* " AND ..." or "" */
 	int			ts_field;		/* position of ts, -1 when not ordered */
 	int			id_field;		/* of id, -1 when nobody needs it */

@@ -39,6 +39,7 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 
 	upper->relid = (Oid) intVal(list_nth(plan, LOGQ_UPPER_RELID));
 	upper->mode = intVal(list_nth(plan, LOGQ_UPPER_MODE));
+	upper->gathers = intVal(list_nth(plan, LOGQ_UPPER_GATHERS)) != 0;
 	upper->plan_steps = list_nth(plan, LOGQ_UPPER_STEPS);
 	upper->from_rollups = intVal(list_nth(plan, LOGQ_UPPER_FROM_ROLLUPS)) != 0;
 	upper->counted = list_nth(plan, LOGQ_UPPER_COUNTED);
@@ -126,10 +127,10 @@ logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
 }
 
 /*
- * The same for rollups.
+ * The same for rollups.  as_is: of their rows, not of groups of them.
  */
 static char *
-rollup_select(LogqScanState *state, bool values)
+rollup_select(LogqScanState *state, bool values, bool as_is)
 {
 	const LogqUpperScan *upper = state->upper;
 	StringInfoData buf;
@@ -146,10 +147,24 @@ rollup_select(LogqScanState *state, bool values)
 			appendStringInfoString(&buf, ", ");
 		if (target->kind == LOGQ_TARGET_SQL)
 			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
+		else if (as_is)
+			appendStringInfoString(&buf, "rows");
 		else
 			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
 	}
 	return buf.data;
+}
+
+/*
+ * Are groups by this column?
+ */
+static bool
+has_key(const LogqUpperScan *upper, LogqColumn column)
+{
+	for (int i = 0; i < upper->ntargets; i++)
+		if (upper->targets[i].key && upper->targets[i].column == column)
+			return true;
+	return false;
 }
 
 /*
@@ -193,7 +208,13 @@ logq_upper_request(LogqScanState *state)
 							 values);
 		}
 		request->rollup_where = buf.data;
-		request->rollup_select = rollup_select(state, values);
+		request->rollup_select = rollup_select(state, values, false);
+		request->rollup_rows = rollup_select(state, values, true);
+		request->rollup_fits[LOGQ_SOURCE_LEVELS] =
+			has_key(upper, LOGQ_COL_LEVEL);
+		request->rollup_fits[LOGQ_SOURCE_SERVICES] =
+			has_key(upper, LOGQ_COL_LEVEL) &&
+			has_key(upper, LOGQ_COL_SERVICE);
 	}
 }
 

@@ -28,6 +28,7 @@
 
 #include "plan.h"
 
+#include "catalog/pg_aggregate.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
@@ -711,12 +712,32 @@ aggregate_path(Wanted *wanted, RelOptInfo *output_rel, Path *path,
 									&costs, ngroups);
 }
 
+/* Numbers of aggregates */
+typedef struct Numbering
+{
+	int			naggs;
+	int			ntrans;
+	List	   *seen;			/* Aggrefs */
+} Numbering;
+
+/*
+ * Do both come from the same state?  Several percentiles of the same values
+ * do, as in any query.
+ */
+static bool
+share_state(const Aggref *a, const Aggref *b)
+{
+	return a->aggfnoid == b->aggfnoid &&
+		a->aggkind == AGGKIND_ORDERED_SET &&
+		equal(a->args, b->args) && equal(a->aggfilter, b->aggfilter);
+}
+
 /*
  * Give numbers to the aggregates of an expression: an Aggregate node expects
  * those from 0 on.
  */
 static bool
-number_walker(Node *node, int *next)
+number_walker(Node *node, Numbering *numbers)
 {
 	if (node == NULL)
 		return false;
@@ -724,12 +745,22 @@ number_walker(Node *node, int *next)
 	{
 		Aggref	   *agg = (Aggref *) node;
 
+		ListCell   *lc;
+
 		/* one that is below is the scan's */
-		if (agg->aggsplit == AGGSPLIT_SIMPLE)
-			agg->aggno = agg->aggtransno = (*next)++;
+		if (agg->aggsplit != AGGSPLIT_SIMPLE)
+			return false;
+		agg->aggno = numbers->naggs++;
+		agg->aggtransno = -1;
+		foreach(lc, numbers->seen)
+			if (share_state(agg, lfirst(lc)))
+				agg->aggtransno = lfirst_node(Aggref, lc)->aggtransno;
+		if (agg->aggtransno < 0)
+			agg->aggtransno = numbers->ntrans++;
+		numbers->seen = lappend(numbers->seen, agg);
 		return false;
 	}
-	return expression_tree_walker(node, number_walker, (void *) next);
+	return expression_tree_walker(node, number_walker, (void *) numbers);
 }
 
 /*
@@ -746,7 +777,7 @@ add_combining_path(Wanted *wanted, LogqUpper *upper, List *combined,
 	List	   *exprs = NIL;
 	Path	   *child;
 	ListCell   *lc;
-	int			naggs = 0;
+	Numbering	numbers = {0};
 
 	foreach(lc, wanted->keys)
 	{
@@ -757,7 +788,7 @@ add_combining_path(Wanted *wanted, LogqUpper *upper, List *combined,
 	}
 	foreach(lc, combined)
 	{
-		(void) number_walker(lfirst(lc), &naggs);
+		(void) number_walker(lfirst(lc), &numbers);
 		add_column_to_pathtarget(target, lfirst(lc), 0);
 	}
 	exprs = list_concat(exprs, wanted->aggs);

@@ -458,6 +458,9 @@ sub whole_call
 		sub { ('any', "array_agg(" . $self->number_of_attrs($a, 'int') . " ORDER BY $by)\@F\@") },
 		sub { ('float', "percentile_cont($fraction) $within length($a.message))\@F\@") },
 		sub { ('float', "percentile_cont($fraction) $within " . $self->float($a) . ')@F@') },
+		sub { ('float', "percentile_disc($fraction) $within " . $self->float($a) . pick(')', ')', ' DESC)', ' NULLS FIRST)') . '@F@') },
+		sub { my $x = $self->float($a);
+			  ('float', "percentile_cont($fraction) $within $x)\@F\@ - percentile_cont(0.25) $within $x)\@F\@") },
 		sub { ('any', "percentile_cont(array[0.25, 0.5]) $within length($a.message))\@F\@") },
 		sub { ('number', "percentile_disc($fraction) $within " . $self->number_of_attrs($a, 'int') . ')@F@') },
 		sub { ('time', "percentile_disc($fraction) $within $a.ts)\@F\@") },

@@ -212,6 +212,30 @@ SELECT logq.approx_percentile_merge(0, -1, 0.5);
 SELECT logq.approx_percentile_merge(b, 9223372036854775807, 0.5) FROM generate_series(1, 2) b;
 SELECT logq.approx_percentile_merge(b, 4611686018427387903, 0.75) = logq.approx_percentile_merge(2, 1, 0) FROM generate_series(1, 2) b;
 
+-- ---- percentiles of arrays ----
+CREATE TEMP TABLE x_arrays AS
+	SELECT k, array_agg(x) AS xs FROM (SELECT x, n % 4 AS k, n % 29 AS part FROM
+		(SELECT x, row_number() OVER () AS n FROM x) s) s GROUP BY k, part;
+SELECT count(*), count(*) FILTER (WHERE (a.c, a.d) IS DISTINCT FROM (b.c, b.d)) AS different FROM
+	(SELECT f, k, logq.percentile_cont_merge(f) WITHIN GROUP (ORDER BY xs) AS c,
+		logq.percentile_disc_merge(f) WITHIN GROUP (ORDER BY xs) AS d
+	FROM x_arrays, unnest('{0,0.001,0.1,0.5,0.9,0.95,1}'::float8[]) f GROUP BY f, k) a
+	JOIN (SELECT f, k, percentile_cont(f) WITHIN GROUP (ORDER BY x) AS c,
+		percentile_disc(f) WITHIN GROUP (ORDER BY x) AS d
+	FROM x_arrays, unnest(xs) x, unnest('{0,0.001,0.1,0.5,0.9,0.95,1}'::float8[]) f GROUP BY f, k) b USING (f, k);
+SELECT f, logq.percentile_cont_merge(f) WITHIN GROUP (ORDER BY xs) AS cont, logq.percentile_disc_merge(f) WITHIN GROUP (ORDER BY xs) AS disc
+FROM (VALUES ('{3,NULL,1}'::float8[]), (NULL), ('{}'), ('{{2,5},{4,NULL}}')) v(xs),
+	unnest('{0,0.2,0.3,0.75,1,NULL}'::float8[]) f GROUP BY f ORDER BY f;
+SELECT logq.percentile_cont_merge(0.5) WITHIN GROUP (ORDER BY xs) FROM (VALUES ('{NULL}'::float8[])) v(xs);
+SELECT logq.percentile_cont_merge(0.5) WITHIN GROUP (ORDER BY xs) FROM x_arrays WHERE false;
+SELECT logq.percentile_cont_merge(1.1) WITHIN GROUP (ORDER BY xs) FROM x_arrays WHERE false;
+SELECT logq.percentile_disc_merge('NaN') WITHIN GROUP (ORDER BY xs) FROM x_arrays;
+SET work_mem = '64kB';
+SELECT count(*), logq.percentile_cont_merge(0.5) WITHIN GROUP (ORDER BY xs) = 50000.5 AS cont,
+	logq.percentile_cont_merge(0.25) WITHIN GROUP (ORDER BY xs) = 25000.75 AS again
+FROM (SELECT array_agg(g::float8) AS xs FROM generate_series(1, 100000) g GROUP BY g % 10) s;
+RESET work_mem;
+
 -- ---- in parallel, by groups, as window functions ----
 CREATE TABLE public.agg_parallel AS
 	SELECT g % 13 AS k, (g * 7919 % 5003)::text AS v, g::bigint AS n, sqrt(g) AS x FROM generate_series(1, 40000) g;
