@@ -39,7 +39,6 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 
 	upper->relid = (Oid) intVal(list_nth(plan, LOGQ_UPPER_RELID));
 	upper->mode = intVal(list_nth(plan, LOGQ_UPPER_MODE));
-	upper->grouped = intVal(list_nth(plan, LOGQ_UPPER_GROUPED)) != 0;
 	upper->plan_steps = list_nth(plan, LOGQ_UPPER_STEPS);
 	upper->from_rollups = intVal(list_nth(plan, LOGQ_UPPER_FROM_ROLLUPS)) != 0;
 	upper->counted = list_nth(plan, LOGQ_UPPER_COUNTED);
@@ -147,18 +146,16 @@ rollup_select(LogqScanState *state, bool values)
 			appendStringInfoString(&buf, ", ");
 		if (target->kind == LOGQ_TARGET_SQL)
 			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
-		else if (upper->nkeys > 0)
-			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
 		else
-			appendStringInfoString(&buf,
-								   "COALESCE(pg_catalog.sum(rows), 0)::bigint");
+			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
 	}
 	return buf.data;
 }
 
 /*
- * See scan.h.  Without GROUP BY a segment gives one row in any case; with it,
- * an empty one must not give any.
+ * See scan.h.  Without GROUP BY a segment would give one row in any case.  But
+ * one in which nothing was found must not give any: aggregates here that take
+ * constants, or the partition, would see a row.
  */
 void
 logq_upper_request(LogqScanState *state)
@@ -180,7 +177,7 @@ logq_upper_request(LogqScanState *state)
 	}
 	else if (request->grouped && upper->nvalues == 0)
 		appendStringInfoString(&buf, " LIMIT 1");
-	else if (request->grouped && upper->grouped)
+	else if (request->grouped)
 		appendStringInfoString(&buf, " HAVING pg_catalog.count(*) > 0");
 	request->tail = buf.data;
 

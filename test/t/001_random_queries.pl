@@ -747,7 +747,8 @@ if ($whole)
 
 			cmp_ok($n, '>', $of * 0.2, "partitions make groups for $n of $of queries: $_");
 		}
-		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} / 3,
+		# about half of them; few rows may well be cheaper as they are
+		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} * 0.35,
 			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
 		cmp_ok($cmp->{sources}{$_} // 0, '>', 3, sprintf("segments are counted in %d queries by %s",
 			$cmp->{sources}{$_} // 0, $_))
