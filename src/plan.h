@@ -106,8 +106,8 @@ extern void logq_add_target(LogqUpper *upper, LogqTargetKind kind, bool key,
 /* the table's own column as a Var */
 extern Expr *logq_column_var(const LogqUpper *upper, LogqColumn column);
 /*
- * Targets for what an expression depends on.  False: counts mode has no such
- * groups.
+ * Targets for what an expression depends on.  False: there are no such groups,
+ * in counts mode or, by attrs, in any.
  */
 extern bool logq_add_dependence(LogqUpper *upper, const LogqDependence *dep);
 /* can rows be grouped by it over there as here? */

@@ -215,6 +215,9 @@ logq_add_dependence(LogqUpper *upper, const LogqDependence *dep)
 		else if (upper->mode == LOGQ_UPPER_COUNTS &&
 				 col != LOGQ_COL_LEVEL && col != LOGQ_COL_SERVICE)
 			return false;
+		else if (col == LOGQ_COL_ATTRS)
+			/* equal values differ in what is taken from them: 1.0 and 1.00 */
+			return false;
 		else
 			logq_add_target(upper, LOGQ_TARGET_SQL, true, var, var, NULL);
 		upper->needs[col] = true;
@@ -356,9 +359,7 @@ try_partials(Wanted *wanted, List **combined)
 				 logq_is_groupable((Node *) key->expr))
 			logq_add_target(upper, LOGQ_TARGET_SQL, true, key->expr,
 							key->expr, NULL);
-		else if (known)
-			(void) logq_add_dependence(upper, &dep);
-		else
+		else if (!known || !logq_add_dependence(upper, &dep))
 			return NULL;
 		add_column_to_pathtarget(upper->target, key->expr, key->sortgroupref);
 	}

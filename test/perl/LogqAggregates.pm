@@ -282,22 +282,29 @@ sub count_key
 		"f_immutable($a.level)", "array[$a.level, $a.service]");
 }
 
-sub group_key
+# what partitions can group by
+sub plain_key
 {
 	my ($self, $a) = @_;
 
 	return $self->count_key($a) if chance(0.6);
+	return pick("$a.attrs->>'" . pick('status', 'req', 'ok', 'nope') . "'", "$a.attrs->'user'->>'name'",
+		$self->number_of_attrs($a, 'int'), "substr($a.service, 1, 3)", "$a.trace_id", "$a.id % 5",
+		"$a.id >> 44", "jsonb_typeof($a.attrs)", "$a.attrs ? 'n'", "$a.attrs IS NULL", "length($a.message) / 100");
+}
+
+# anything to group by
+sub group_key
+{
+	my ($self, $a) = @_;
+
+	return $self->plain_key($a) if chance(0.6);
 	return pick(
-		sub { "$a.attrs->>'" . pick('status', 'req', 'n', 'ok', '') . "'" },
-		sub { "$a.attrs->'user'->>'name'" }, sub { "$a.attrs#>>'{user,id}'" },
-		sub { $self->number_of_attrs($a, 'int') },
+		sub { "$a.attrs->>'" . pick('n', '') . "'" }, sub { "$a.attrs#>>'{user,id}'" },
 		sub { 'trim_scale(' . $self->number_of_attrs($a, 'numeric') . ')' },
-		sub { "substr($a.service, 1, 3)" }, sub { "$a.trace_id" }, sub { "$a.id % 5" },
-		sub { "$a.id >> 44" }, sub { "jsonb_typeof($a.attrs)" }, sub { "$a.attrs ? 'n'" },
 		sub { $self->text_expr($a, 1) }, sub { $self->int_expr($a) },
 		sub { '(' . $self->predicate($a, 0) . ')' },
-		sub { "f_volatile($a.level)" }, sub { "$a.attrs IS NULL" },
-		sub { "left($a.message, 1)" }, sub { "length($a.message) / 100" },
+		sub { "f_volatile($a.level)" }, sub { "left($a.message, 1)" },
 		sub { "($a.attrs->>'n', $a.level)::text" })->();
 }
 
@@ -363,11 +370,12 @@ sub rounded { return "round((($_[0]) / 0.9973)::numeric, 6)"; }
 
 sub filter
 {
-	my ($self, $a) = @_;
+	my ($self, $a, $of) = @_;
 	my $p = pick(
 		sub { "$a.level = 'ERROR'" }, sub { $self->listed($a) }, sub { $self->listed($a) },
-		sub { $self->time_range($a) }, sub { $self->predicate($a, 0) },
-		sub { "$a.partition = 'p2'" }, sub { "$a.attrs ? 'n'" })->();
+		sub { "$a.partition = 'p2'" },
+		$of eq 'counts' && chance(0.8) ? () : (sub { $self->time_range($a) }, sub { "$a.attrs ? 'n'" }),
+		$of eq 'any' ? sub { $self->predicate($a, 0) } : ())->();
 
 	return " FILTER (WHERE $p)";
 }
@@ -394,7 +402,31 @@ sub count_call
 	)[ weighted(4, 1, 1, 1, 2, 2, 2, 1, 1, 1, 0.5, 0.5, 1, 1, 0.5) ] };
 }
 
-# any that is computed in parts
+# one that partitions compute in parts, if any are
+sub plain_call
+{
+	my ($self, $a) = @_;
+	my $c = "$a." . pick('level', 'service', 'message', 'trace_id', 'partition');
+	my $n = pick("length($a.message)", "$a.id", "$a.id % 1000", "($a.id % 100)::int2",
+		map { $self->number_of_attrs($a, $_) } 'int', 'bigint', 'numeric');
+	my $f = pick('sum', 'avg', 'min', 'max');
+	my $m = pick('min', 'max');
+
+	return (
+		sub { $self->count_call($a) },
+		sub { ('number', 'count(' . pick($c, "$a.attrs->>'n'", "$a.attrs") . ')@F@') },
+		# 1.0 and 1.00 are the same
+		sub { ('number', $f =~ /min|max/ ? "trim_scale(($f($n)\@F\@)::numeric)" : "$f($n)\@F\@") },
+		sub { ('number', pick('var_pop', 'var_samp', 'stddev_pop', 'stddev_samp', 'stddev') . "($n)\@F\@") },
+		sub { ('float', "$f(" . $self->float($a) . ')@F@') },
+		sub { ('text', "$m($c)\@F\@") },
+		sub { ('time', "$m($a.ts)\@F\@") },
+		sub { ('bool', pick('bool_and', 'bool_or', 'every') . "($a.level = 'ERROR')\@F\@") },
+		sub { ('number', pick('bit_and', 'bit_or') . "(length($a.message))\@F\@") }
+	)[ weighted(6, 3, 10, 4, 3, 3, 3, 1.5, 1.5) ]->();
+}
+
+# any that could be computed in parts
 sub split_call
 {
 	my ($self, $a) = @_;
@@ -404,19 +436,16 @@ sub split_call
 	my $m = pick('min', 'max');
 
 	return (
-		sub { $self->count_call($a) },
-		sub { ('number', "count(" . pick($c, $c, "$a.attrs->>'n'", "$a.attrs", $a,
-				"($c)::varchar", 'random()', $self->number($a)) . ')@F@') },
+		sub { $self->plain_call($a) },
+		sub { ('number', 'count(' . pick($a, "($c)::varchar", 'random()', $self->number($a)) . ')@F@') },
 		# 1.0 and 1.00 are the same
-		sub { ('number', $f =~ /m/ && $f ne 'sum' ? "trim_scale(($f(" . $self->number($a) . ')@F@)::numeric)'
+		sub { ('number', $f =~ /min|max/ ? "trim_scale(($f(" . $self->number($a) . ')@F@)::numeric)'
 				: "$f(" . $self->number($a) . ')@F@') },
 		sub { ('number', "$v(" . $self->number($a) . ')@F@') },
 		sub { ('float', "$f(" . $self->float($a) . ')@F@') },
 		sub { ('float', rounded("$v(" . $self->float($a) . ')@F@')) },
 		sub { ('float', "$f((($a.id % 1000)::float4 / 8)::float4)\@F\@") },
-		sub { ('text', "$m($c)\@F\@") },
 		sub { ('text', "$m(" . $self->text_expr($a, 0) . ')@F@') },
-		sub { ('time', "$m($a.ts)\@F\@") },
 		sub { (pick('date', 'any'), "$m(" . pick("$a.ts\::date", "date_trunc('day', $a.ts)::date") . ')@F@') },
 		sub { ('any', "$m(" . pick("$a.ts\::time", "$a.ts AT TIME ZONE 'Asia/Kathmandu'",
 				"$a.ts - date_trunc('day', $a.ts)", "$c COLLATE \"C\"", "$c\::char(6)", "array[$a.level, $a.service]",
@@ -435,7 +464,7 @@ sub split_call
 				$self->number_of_attrs($a, 'int'), "$a.attrs->>'req'") . ')@F@') },
 		sub { ('number', pick('sum', 'avg') . '(DISTINCT ' .
 			  pick("length($a.message)", "$a.id % 50", $self->number_of_attrs($a, 'bigint')) . ')@F@') }
-	)[ weighted(12, 6, 12, 8, 6, 3, 1, 5, 2, 5, 1, 3, 1, 3, 2, 0.5, 2, 5, 2) ]->();
+	)[ weighted(12, 3, 7, 5, 4, 3, 1, 2, 1, 3, 1, 3, 2, 0.5, 2, 5, 2) ]->();
 }
 
 # and those that see all rows
@@ -472,14 +501,16 @@ sub whole_call
 		sub { ('text', "own.max($a." . pick('level', 'service') . ')@F@') })->();
 }
 
-# An item of a select list with an aggregate in it.  counts: only what counts
-# tell; keys: expressions of GROUP BY.
+# An item of a select list with an aggregate in it: of "counts", what these
+# tell; "plain", what partitions can compute parts of; or "any".  keys:
+# expressions of GROUP BY.
 sub aggregate
 {
-	my ($self, $a, $counts, @keys) = @_;
-	my ($kind, $call) = $counts ? $self->count_call($a)
+	my ($self, $a, $of, @keys) = @_;
+	my ($kind, $call) = $of eq 'counts' ? $self->count_call($a)
+	  : $of eq 'plain' ? $self->plain_call($a)
 	  : chance(0.15) ? $self->whole_call($a) : $self->split_call($a);
-	my $filter = chance(0.2) ? $self->filter($a) : '';
+	my $filter = chance(0.2) ? $self->filter($a, $of) : '';
 	my @ways = ("pg_typeof(\@)", "coalesce((\@)::text, 'none')", "(\@)::text || 'x'",
 		"(\@) IS NULL", "to_jsonb(\@)", "(ROW(count(*), \@))::text",
 		"CASE WHEN count(*) > 2 THEN \@ END");

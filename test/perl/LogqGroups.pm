@@ -26,14 +26,16 @@ our @readers = qw(counts groups totals distinct_values grouping_sets
 # ---------- parts ----------
 
 # "SELECT c1, c2 FROM @T@ a WHERE ... GROUP BY" and what follows, without an
-# order: (sql, number of keys, number of columns).  Options: counts, nothing
-# that counts do not tell; keys, expressions; where; aggs, how many.
+# order: (sql, number of keys, number of columns).  Options: of, "counts" for
+# what these tell, "plain" for what partitions compute, or "any"; keys,
+# expressions; where; aggs, how many.
 sub grouped
 {
 	my ($self, $a, %opt) = @_;
-	my @keys = @{ $opt{keys} // [ $self->group_keys($a, $opt{counts}) ] };
-	my $where = $opt{where} // ($opt{counts} ? $self->count_where($a) : $self->any_where($a));
-	my @aggs = map { $self->aggregate($a, $opt{counts}, @keys) }
+	my $of = $opt{of} // any_kind();
+	my @keys = @{ $opt{keys} // [ $self->group_keys($a, $of) ] };
+	my $where = $opt{where} // ($of eq 'counts' ? $self->count_where($a) : $self->any_where($a));
+	my @aggs = map { $self->aggregate($a, $of, @keys) }
 	  1 .. $opt{aggs} // pick(1, 1, 2, 2, 3, 5);
 	my $n = 0;
 	my $sql = 'SELECT ' . join(', ', map { "$_ AS c" . ++$n } @keys, @aggs) .
@@ -41,15 +43,24 @@ sub grouped
 
 	$sql .= ' GROUP BY ' . $self->group_list(@keys) if @keys;
 	$sql .= ' GROUP BY ()' if !@keys && chance(0.15);
-	$sql .= ' HAVING ' . $self->having($a, $opt{counts}, @keys) if chance(0.17);
+	$sql .= ' HAVING ' . $self->having($a, $of, @keys) if chance(0.17);
 	return ($sql, scalar @keys, $n);
+}
+
+sub any_kind { return (qw(counts plain any))[ weighted(3, 3, 4) ]; }
+
+sub key_of
+{
+	my ($self, $a, $of) = @_;
+
+	return $of eq 'counts' ? $self->count_key($a)
+	  : $of eq 'plain' ? $self->plain_key($a) : $self->group_key($a);
 }
 
 sub group_keys
 {
-	my ($self, $a, $counts) = @_;
-	my @keys = map { $counts ? $self->count_key($a) : $self->group_key($a) }
-	  1 .. pick(1, 1, 1, 2, 2, 3);
+	my ($self, $a, $of) = @_;
+	my @keys = map { $self->key_of($a, $of) } 1 .. pick(1, 1, 1, 2, 2, 3);
 
 	push @keys, $self->constant_key if chance(0.04);
 	return @keys;
@@ -68,7 +79,7 @@ sub group_list
 
 sub having
 {
-	my ($self, $a, $counts, @keys) = @_;
+	my ($self, $a, $of, @keys) = @_;
 	my $key = @keys ? pick(@keys) : "'none'";
 
 	return pick("count(*) > " . $self->value('int', sub { between(0, 9) }),
@@ -76,7 +87,7 @@ sub having
 		"count(*) FILTER (WHERE $a.level = 'ERROR') >= 1", "bool_or($a.level = 'INFO')",
 		"($key) IS NOT NULL", "($key)::text > '2024'", "count(*) * 2 > count($a.level) + 3",
 		'true', 'count(*) > 3 OR ' . "($key) IS NULL", 'count(*) > 1 AND ' . "($key)::text < 'X'")
-	  if $counts;
+	  if $of eq 'counts' || $of eq 'plain' && chance(0.6);
 	return pick("max($a.ts) > " . $self->bound(sub { $self->edge }),
 		"avg(length($a.message)) > " . between(10, 60), "min($a.id) % 2 = 0",
 		"count(*) > (SELECT count(*) / 2 FROM dim)", 'false', "sum($a.id) IS NOT NULL",
@@ -127,14 +138,14 @@ sub shape_counts
 	my ($self) = @_;
 	my @keys = chance(0.15) ? (keys => []) : ();
 
-	return $self->ordered($self->grouped('t', counts => 1, @keys));
+	return $self->ordered($self->grouped('t', of => 'counts', @keys));
 }
 
 sub shape_groups
 {
 	my ($self) = @_;
 
-	return $self->ordered($self->grouped('t'));
+	return $self->ordered($self->grouped('t', of => chance(0.6) ? 'plain' : 'any'));
 }
 
 sub shape_prepared_groups
@@ -150,9 +161,9 @@ sub shape_totals
 
 	return ('SELECT ' . pick("'x'", '1', 'count(*)', '(SELECT count(*) FROM dim)') .
 		  ' AS c1 FROM @T@ t ' . $self->count_where('t') . ' HAVING ' .
-		  $self->having('t', chance(0.6)), 'set')
+		  $self->having('t', any_kind()), 'set')
 	  if chance(0.12);
-	return (($self->grouped('t', counts => chance(0.4), keys => []))[0], 'set');
+	return (($self->grouped('t', keys => []))[0], 'set');
 }
 
 sub shape_distinct_values
@@ -183,7 +194,7 @@ sub shape_distinct_values
 			  (chance(0.3) ? ' ORDER BY ' . join(', ', 1 .. $i) . " LIMIT $n" : ''), 'set');
 	}
 	# of what is counted, too
-	return ((($self->grouped('t', counts => 1))[0] =~ s/^SELECT /SELECT DISTINCT /r), 'set')
+	return ((($self->grouped('t', of => 'counts'))[0] =~ s/^SELECT /SELECT DISTINCT /r), 'set')
 	  if $w == 4;
 	return ("SELECT count(*) AS c1, count(s.c1) AS c2 FROM (SELECT DISTINCT $keys[0] AS c1 FROM \@T\@ t " .
 		  $self->any_where('t') . ') s', 'set')
@@ -195,10 +206,10 @@ sub shape_distinct_values
 sub shape_grouping_sets
 {
 	my ($self) = @_;
-	my $counts = chance(0.6);
-	my @keys = map { $counts ? $self->count_key('t') : $self->group_key('t') } 1 .. pick(2, 2, 3);
-	my @aggs = map { $self->aggregate('t', $counts, @keys) } 1 .. pick(1, 2);
-	my $where = $counts ? $self->count_where('t') : $self->any_where('t');
+	my $of = any_kind();
+	my @keys = map { $self->key_of('t', $of) } 1 .. pick(2, 2, 3);
+	my @aggs = map { $self->aggregate('t', $of, @keys) } 1 .. pick(1, 2);
+	my $where = $of eq 'counts' ? $self->count_where('t') : $self->any_where('t');
 	my $all = join ', ', @keys;
 	my $n = 0;
 
@@ -216,8 +227,8 @@ sub shape_grouping_sets
 sub shape_groups_inside
 {
 	my ($self) = @_;
-	my $counts = chance(0.6);
-	my $sub = sub { my ($a, @opt) = @_; return ($self->grouped($a, counts => $counts, @opt))[0]; };
+	my $of = any_kind();
+	my $sub = sub { my ($a, @opt) = @_; return ($self->grouped($a, of => $of, @opt))[0]; };
 	my $by = sub { my ($a, $key) = @_; return $sub->($a, keys => [$key]); };
 	my $where = $self->count_where('t');
 	my $and = $where eq '' ? 'WHERE' : "$where AND";
@@ -291,7 +302,7 @@ sub shape_groups_inside
 sub shape_group_statements
 {
 	my ($self) = @_;
-	my ($sql, $nkeys) = $self->grouped('t', counts => chance(0.5));
+	my ($sql, $nkeys) = $self->grouped('t');
 	my $order = $nkeys ? 'ORDER BY ' . join(', ', 1 .. $nkeys) : '';
 	my $column = pick('level', 'service');
 	my $where = $self->count_where('t');
@@ -321,7 +332,7 @@ sub shape_groups_lateral
 		"date_trunc(CASE WHEN d.k % 2 = 0 THEN 'hour' ELSE 'day' END, x.ts)", 'd.k', $self->bucket('x'));
 	my $agg = pick('count(*)', 'count(*)', 'sum(length(x.message) + d.k)', 'max(x.ts - d.since)',
 		'count(*) FILTER (WHERE x.level = d.level)', 'count(*) + d.k', 'string_agg(x.level, d.level ORDER BY x.ts, x.id)',
-		"percentile_disc(1.0 / d.k) WITHIN GROUP (ORDER BY length(x.message))", $self->aggregate('x', 1));
+		"percentile_disc(1.0 / d.k) WITHIN GROUP (ORDER BY length(x.message))", $self->aggregate('x', any_kind()));
 	my $having = chance(0.2) ? pick(' HAVING count(*) > d.k', " HAVING max(x.level) > d.level") : '';
 
 	return ("SELECT d.k, s.c1, s.c2 FROM dim d, LATERAL (SELECT $key AS c1, $agg AS c2 FROM \@T\@ x $and ($on) GROUP BY 1$having) s", 'set')
@@ -340,7 +351,7 @@ sub shape_groups_lateral
 sub shape_group_cursor
 {
 	my ($self) = @_;
-	my ($sql, $nkeys) = $self->grouped('t', counts => chance(0.5), keys => [
+	my ($sql, $nkeys) = $self->grouped('t', keys => [
 		map { $self->group_key('t') } 1 .. pick(1, 2) ]);
 	my @sql = ('DECLARE c1 ' . pick('', 'SCROLL ', 'NO SCROLL ') . "CURSOR FOR $sql ORDER BY " .
 		join(', ', map { $_ . LogqQueries::direction() } 1 .. $nkeys));

@@ -650,6 +650,8 @@ sub query
 	push @{ $q{set} }, 'logq.max_parallel_partitions = ' . pick(1, 2) if chance(0.15);
 	push @{ $q{set} }, 'work_mem = 64' if chance($grouped{$shape} ? 0.2 : 0.1);
 	push @{ $q{set} }, 'extra_float_digits = 0' if chance(0.04);
+	# whatever becomes fewer rows is to be pushed down, for the table is small
+	push @{ $q{set} }, 'cpu_tuple_cost = 100' if $grouped{$shape} && chance(0.7);
 	push @{ $q{set} }, 'logq.catalog_memory = 64' if chance(0.1);
 	push @{ $q{set} }, pick('logq.strict_pruning = on', 'logq.catalog_max_age = 0',
 		'logq.catalog_max_age = 1')

@@ -467,7 +467,8 @@ $c->wait_for_catchup_all;
 $c->sql("ALTER DATABASE logs SET logq.read_from = 'replica'");
 run_queries(0.41, 'replicas are read');
 is($c->sql("SELECT count(*) FROM logq.stat_partitions WHERE role = 'replica' AND requests > 0"), 3,
-	'all replicas were asked');
+	'all replicas were asked')
+  if $whole;
 $c->sql("ALTER DATABASE logs RESET logq.read_from");
 $c->part('p2')->stop('immediate');
 run_queries(0.45, 'a primary is down');
@@ -748,7 +749,7 @@ if ($whole)
 			cmp_ok($n, '>', $of * 0.2, "partitions make groups for $n of $of queries: $_");
 		}
 		# about half of them; few rows may well be cheaper as they are
-		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} * 0.3,
+		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} * 0.35,
 			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
 		cmp_ok($cmp->{sources}{$_} // 0, '>', 3, sprintf("segments are counted in %d queries by %s",
 			$cmp->{sources}{$_} // 0, $_))
