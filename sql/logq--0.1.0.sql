@@ -150,7 +150,8 @@ CREATE TABLE logq_store.filter (
 );
 ALTER TABLE logq_store.filter ALTER filter SET STORAGE EXTERNAL, ALTER sketch SET STORAGE EXTERNAL;
 
--- Counts of sealed segments by minute
+-- Counts of sealed segments by minute.  Of a segment whose metadata says that one
+-- is not kept, an earlier one may be left: it is of the past.
 CREATE TABLE logq_store.rollup_level (
 	segment		name NOT NULL REFERENCES logq_store.segment ON UPDATE CASCADE ON DELETE CASCADE,
 	minute		timestamptz NOT NULL,

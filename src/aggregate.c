@@ -74,11 +74,14 @@ aggregate_next(ScanState *node)
 }
 
 /*
- * Groups are never looked at again because of somebody's update.
+ * Recheck method of ExecScan.  When another row is looked at again because of
+ * somebody's update, a sub-select of its query runs anew, and a scan of no
+ * table of its own is asked for the next row in this way.
  */
 static bool
 aggregate_recheck(ScanState *node, TupleTableSlot *slot)
 {
+	(void) aggregate_next(node);
 	return true;
 }
 

@@ -257,6 +257,7 @@ logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 	if (rows)
 	{
 		appendStringInfo(buf, " FROM " LOGQ_STORE_SCHEMA ".%s%s",
+						 fragment->any ? fragment->name :
 						 quote_identifier(fragment->name), where);
 		first = where[0] == '\0';
 	}

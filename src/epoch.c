@@ -23,6 +23,7 @@
  */
 #include "logq.h"
 
+#include "plan.h"
 #include "shippable.h"
 
 #include <math.h>
@@ -35,7 +36,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
@@ -596,10 +596,8 @@ logq_rewrite_epoch(const LogqShipContext *cxt, OpExpr *op)
 	else
 	{
 		Oid			argtypes[] = {type, type, TEXTOID, BOOLOID};
-		Oid			funcid = LookupFuncName(list_make2(makeString("logq"),
-													   makeString("epoch_bound")),
-											lengthof(argtypes), argtypes,
-											true);
+		Oid			funcid = logq_function_oid("epoch_bound",
+											   lengthof(argtypes), argtypes);
 
 		if (!OidIsValid(funcid))
 			return NULL;

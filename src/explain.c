@@ -94,6 +94,7 @@ remote_sql(LogqScanState *state, LogqStream *stream,
 	if (fragment == NULL)
 	{
 		any.name = "<segment>";
+		any.any = true;
 		any.bins.width = 1;
 		fragment = &any;
 	}

@@ -360,19 +360,38 @@ plan_steps(List *steps, List **params)
 static void
 add_qual_target(LogqUpper *upper, LogqColumn column)
 {
-	const LogqColumnDef *def = &logq_columns[column];
-	AttrNumber	attno = upper->info->map.attno[column];
 	ListCell   *lc;
 
-	if (attno == 0)
+	if (upper->info->map.attno[column] == 0)
 		return;
 	foreach(lc, upper->targets)
 		if (expr_column(upper->info, ((LogqTarget *) lfirst(lc))->expr) ==
 			(int) column)
 			return;
-	logq_add_target(upper, LOGQ_TARGET_QUAL, false, (Expr *)
-					makeVar(upper->rel->relid, attno, def->type, -1,
-							DEFAULT_COLLATION_OID, 0), NULL, NULL);
+	logq_add_target(upper, LOGQ_TARGET_QUAL, false,
+					logq_column_var(upper, column), NULL, NULL);
+}
+
+/*
+ * Quals that choose partitions, segments and cells see columns only, in a tuple
+ * in which all else is NULL.  Each column gets a cast that does nothing, so
+ * that setrefs.c finds no larger part of them among what is sent: with
+ * GROUP BY lower(level), lower(level) = 'x' would be about that.
+ */
+static Node *
+hide_columns(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		return (Node *) makeRelabelType((Expr *) var, var->vartype,
+										var->vartypmod, var->varcollid,
+										COERCE_IMPLICIT_CAST);
+	}
+	return expression_tree_mutator(node, hide_columns, context);
 }
 
 /*
@@ -399,6 +418,9 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 	foreach(lc, rank_clauses(info, upper->counted))
 		counted = lappend(counted, logq_deparse_expr(&info->ship, lfirst(lc),
 													 &exprs));
+	planned.sets = (List *) hide_columns((Node *) planned.sets, NULL);
+	planned.partition_quals = (List *)
+		hide_columns((Node *) planned.partition_quals, NULL);
 	steps = plan_steps(upper->steps, &exprs);
 	add_qual_target(upper, LOGQ_COL_LEVEL);
 	add_qual_target(upper, LOGQ_COL_SERVICE);
@@ -430,10 +452,12 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 	item = list_make5(makeInteger((int) planner_rt_fetch(upper->rel->relid,
 														 root)->relid),
 					  makeInteger(upper->mode), targets, steps, counted);
-	item = lappend(item, add_plan_quals(&exprs, upper->counted));
+	item = lappend(item,
+				   add_plan_quals(&exprs, (List *)
+								  hide_columns((Node *) upper->counted,
+											   NULL)));
 	item = lappend(item, makeInteger(upper->from_rollups));
 	item = lappend(item, needs);
-	item = lappend(item, makeInteger(upper->grouped));
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.scanrelid = 0;

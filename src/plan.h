@@ -91,7 +91,6 @@ typedef struct LogqUpper
 	List	   *targets;		/* LogqTargets, in the order of the scan's tuple */
 	List	   *steps;			/* as LogqDependence.found */
 	PathTarget *target;			/* of the scan's path */
-	bool		grouped;		/* an empty segment has no group */
 	bool		sorted;			/* some aggregate needs its input in order */
 	List	   *counted;		/* counts mode: clauses that rollups can check */
 	bool		from_rollups;	/* ... and there are no others */
@@ -103,8 +102,12 @@ extern Plan *logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist);
 /* the target of an equal expression, added when it is new */
 extern void logq_add_target(LogqUpper *upper, LogqTargetKind kind, bool key,
 							Expr *expr, Expr *sql, const char *format);
-/* targets for what an expression depends on */
-/* false: counts mode has no such groups */
+/* the table's own column as a Var */
+extern Expr *logq_column_var(const LogqUpper *upper, LogqColumn column);
+/*
+ * Targets for what an expression depends on.  False: counts mode has no such
+ * groups.
+ */
 extern bool logq_add_dependence(LogqUpper *upper, const LogqDependence *dep);
 /* can rows be grouped by it over there as here? */
 extern bool logq_is_groupable(Node *expr);

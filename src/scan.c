@@ -885,6 +885,12 @@ scan_recheck(ScanState *node, TupleTableSlot *slot)
 	LogqScanState *state = (LogqScanState *) node;
 	ExprContext *econtext = node->ps.ps_ExprContext;
 
+	/* such a scan is asked for its next row, see aggregate_recheck() */
+	if (state->upper != NULL)
+	{
+		(void) scan_next(node);
+		return true;
+	}
 	if (state->recheck == NULL)
 		return true;
 	econtext->ecxt_scantuple = slot;

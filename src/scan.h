@@ -61,8 +61,7 @@ enum LogqUpperItem
 	LOGQ_UPPER_COUNTED,			/* List of clauses as in LOGQ_PLAN_WHERE */
 	LOGQ_UPPER_COUNTED_QUAL,	/* Integer: position of these clauses */
 	LOGQ_UPPER_FROM_ROLLUPS,	/* Integer: can rollups answer at all? */
-	LOGQ_UPPER_NEEDS,			/* IntList of columns that they must have */
-	LOGQ_UPPER_GROUPED			/* Integer: has an empty segment no group? */
+	LOGQ_UPPER_NEEDS			/* IntList of columns that they must have */
 };
 
 /* Members of an entry of LOGQ_UPPER_TARGETS, in the order of the tuple */
@@ -89,8 +88,8 @@ typedef enum LogqTargetKind
 typedef enum LogqStepKind
 {
 	LOGQ_STEP_BIN,				/* date_bin(first, ts, second) */
-	LOGQ_STEP_EPOCH,			/* floor(epoch / first), in numeric */
-	LOGQ_STEP_EPOCH_DOUBLE,
+	LOGQ_STEP_EPOCH,			/* floor(epoch * second / first), in numeric */
+	LOGQ_STEP_EPOCH_DOUBLE,		/* floor(epoch / first) */
 	LOGQ_STEP_UNIT,				/* date_trunc(first, ts, zone second) */
 	LOGQ_STEP_FIELD,			/* extract(first from ts at zone second) */
 	LOGQ_STEP_DAY				/* (ts at zone second)::date */
@@ -101,7 +100,7 @@ enum LogqStepItem
 {
 	LOGQ_STEP_KIND,
 	LOGQ_STEP_FIRST,			/* parameter, -1: none */
-	LOGQ_STEP_SECOND			/* parameter, -1: none, or the session's zone */
+	LOGQ_STEP_SECOND			/* parameter, -1: none, 1, the session's zone */
 };
 
 /* One of them, with its values */
@@ -296,7 +295,6 @@ typedef struct LogqUpperScan
 {
 	LogqUpperMode mode;
 	Oid			relid;
-	bool		grouped;		/* GROUP BY: empty segments have no group */
 	int			ntargets;
 	LogqScanTarget *targets;
 	bool		has_bin;

@@ -355,7 +355,9 @@ write_filters(LogqSealing *s, const LogqSummary *sum)
 }
 
 /*
- * Send a rollup.
+ * Put a rollup in the place of the one before.  One that is not kept leaves
+ * that where it is: a query that began by an earlier version of the catalog may
+ * still have to ask for it, and would take nothing for zero rows.
  */
 static void
 write_rollup(LogqSealing *s, const LogqSummary *sum, const LogqRollup *rollup,
@@ -364,6 +366,12 @@ write_rollup(LogqSealing *s, const LogqSummary *sum, const LogqRollup *rollup,
 	CopyIn		copy;
 	size_t		i;
 
+	if (!rollup->kept)
+		return;
+	PQclear(logq_conn_exec(s->conn,
+						   psprintf("DELETE FROM " LOGQ_STORE_SCHEMA ".%s WHERE segment = %s",
+									with_service ? "rollup_service" : "rollup_level",
+									s->literal)));
 	if (rollup->n == 0)
 		return;
 	copy_begin(&copy, s->conn, with_service ?
@@ -543,10 +551,8 @@ write_metadata(LogqSealing *s, const LogqSummary *sum)
 		return known ? LOGQ_SEAL_WRITTEN : LOGQ_SEAL_GONE;
 	}
 
-	sql = psprintf("DELETE FROM " LOGQ_STORE_SCHEMA ".filter WHERE segment = %s; "
-				   "DELETE FROM " LOGQ_STORE_SCHEMA ".rollup_level WHERE segment = %s; "
-				   "DELETE FROM " LOGQ_STORE_SCHEMA ".rollup_service WHERE segment = %s",
-				   s->literal, s->literal, s->literal);
+	sql = psprintf("DELETE FROM " LOGQ_STORE_SCHEMA ".filter WHERE segment = %s",
+				   s->literal);
 	PQclear(logq_conn_exec(s->conn, sql));
 	write_filters(s, sum);
 	write_rollup(s, sum, &sum->level_rollup, false);

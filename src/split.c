@@ -25,16 +25,18 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
-#include "parser/parse_func.h"
 #include "parser/parse_oper.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -133,14 +135,20 @@ find_rule(Oid function)
 /* ---------- nodes ---------- */
 
 /*
- * See plan.h.
+ * See plan.h.  Who reads logs through a view need not have a right to the
+ * schema, so it is not asked for.
  */
 Oid
 logq_function_oid(const char *name, int nargs, const Oid *types)
 {
-	return LookupFuncName(list_make2(makeString("logq"),
-									 makeString(pstrdup(name))),
-						  nargs, types, true);
+	Oid			schema = get_namespace_oid("logq", true);
+
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(types, nargs)),
+						   ObjectIdGetDatum(schema));
 }
 
 /*
@@ -569,16 +577,25 @@ split_approximate(LogqUpper *upper, Aggref *agg)
 
 /*
  * DISTINCT: the partitions group by the arguments, too, and the aggregate is
- * computed here from the groups.
+ * computed here from the groups.  What the filter keeps out must not be
+ * computed over there either, as it may fail.
  */
 static Expr *
 split_distinct(LogqUpper *upper, Aggref *agg)
 {
+	Aggref	   *copy = copy_aggregate(agg);
 	List	   *keys = NIL;
 	ListCell   *lc;
 
-	foreach(lc, agg->args)
-		keys = lappend(keys, lfirst_node(TargetEntry, lc)->expr);
+	foreach(lc, copy->args)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!IsA(tle->expr, Var) &&
+			!logq_is_scan_constant(&upper->info->ship, (Node *) tle->expr))
+			tle->expr = filtered(tle->expr, agg->aggfilter);
+		keys = lappend(keys, tle->expr);
+	}
 	if (agg->aggfilter != NULL)
 		keys = lappend(keys, agg->aggfilter);
 	foreach(lc, keys)
@@ -594,7 +611,7 @@ split_distinct(LogqUpper *upper, Aggref *agg)
 		add_new_column_to_pathtarget(upper->target, key);
 	}
 	upper->sorted = true;
-	return (Expr *) copy_aggregate(agg);
+	return (Expr *) copy;
 }
 
 /*

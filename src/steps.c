@@ -45,7 +45,9 @@
 #define MAX_ZONE_CHANGES 64
 /*
  * As a double, the epoch tells microseconds apart up to the year 2200, also
- * once it was divided.
+ * once it was divided.  As numeric, a quotient has 16 digits or somewhat more,
+ * which is enough up to the year 2600: then 253402300799.999999 / 300 is
+ * rounded to a whole number, and floor() gives the next step.
  */
 #define MAX_EXACT_EPOCH INT64CONST(7258118400)
 
@@ -148,29 +150,49 @@ is_epoch(const LogqShipContext *cxt, Node *node, bool *exact)
 }
 
 /*
- * floor(extract(epoch from ts) / N): a step of N seconds.
+ * A binary operator that calls this function, and has a constant on its right
+ * side.
+ */
+static bool
+is_operation(const LogqShipContext *cxt, Node *node, Oid function)
+{
+	OpExpr	   *op = (OpExpr *) node;
+
+	return IsA(node, OpExpr) && list_length(op->args) == 2 &&
+		get_opcode(op->opno) == function &&
+		is_argument(cxt, lsecond(op->args));
+}
+
+/*
+ * floor(extract(epoch from ts) / N): a step of N seconds.  As a numeric, it
+ * may be floor(extract(epoch from ts) * M / N).
  */
 static bool
 find_epoch_step(DependState *state, FuncExpr *f)
 {
 	Node	   *arg = linitial(f->args);
-	OpExpr	   *op = (OpExpr *) arg;
-	Node	   *n;
+	Node	   *n = NULL;
+	Node	   *m = NULL;
 	bool		exact;
 
-	if (is_epoch(state->cxt, arg, &exact))
+	if (is_operation(state->cxt, arg, F_NUMERIC_DIV) ||
+		is_operation(state->cxt, arg, F_FLOAT8DIV))
+	{
+		n = lsecond(((OpExpr *) arg)->args);
+		arg = linitial(((OpExpr *) arg)->args);
+		if (is_operation(state->cxt, arg, F_NUMERIC_MUL))
+		{
+			m = lsecond(((OpExpr *) arg)->args);
+			arg = linitial(((OpExpr *) arg)->args);
+		}
+	}
+	else
 		n = (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
 							   Int32GetDatum(1), false, true);
-	else if (IsA(arg, OpExpr) && list_length(op->args) == 2 &&
-			 (get_opcode(op->opno) == F_NUMERIC_DIV ||
-			  get_opcode(op->opno) == F_FLOAT8DIV) &&
-			 is_epoch(state->cxt, linitial(op->args), &exact) &&
-			 is_argument(state->cxt, lsecond(op->args)))
-		n = lsecond(op->args);
-	else
+	if (!is_epoch(state->cxt, arg, &exact))
 		return false;
 	return found_step(state, exact ? LOGQ_STEP_EPOCH : LOGQ_STEP_EPOCH_DOUBLE,
-					  n, NULL);
+					  n, m);
 }
 
 /*
@@ -439,12 +461,29 @@ field_width(char *field)
 }
 
 /*
+ * A numeric that is a whole number greater than 0 and less than a limit.
+ */
+static bool
+whole_number(Datum value, int64 limit, int64 *number)
+{
+	if (!DatumGetBool(DirectFunctionCall2(numeric_lt,
+										  NumericGetDatum(int64_to_numeric(0)),
+										  value)) ||
+		!DatumGetBool(DirectFunctionCall2(numeric_lt, value,
+										  NumericGetDatum(int64_to_numeric(limit)))))
+		return false;
+	*number = DatumGetInt64(DirectFunctionCall1(numeric_int8, value));
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, value,
+											NumericGetDatum(int64_to_numeric(*number))));
+}
+
+/*
  * Seconds in a step of the epoch, as us; 0: it is not a whole number of them.
  */
 static int64
 epoch_width(Datum value, Oid type)
 {
-	Numeric		us;
+	Datum		us;
 	int64		width;
 
 	switch (type)
@@ -470,20 +509,27 @@ epoch_width(Datum value, Oid type)
 		default:
 			return 0;
 	}
-	us = DatumGetNumeric(DirectFunctionCall2(numeric_mul, value,
-											 NumericGetDatum(int64_to_numeric(USECS_PER_SEC))));
-	if (!DatumGetBool(DirectFunctionCall2(numeric_lt,
-										  NumericGetDatum(int64_to_numeric(0)),
-										  NumericGetDatum(us))) ||
-		!DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(us),
-										  NumericGetDatum(int64_to_numeric(INT64CONST(1000000000000000))))))
-		return 0;
-	width = DatumGetInt64(DirectFunctionCall1(numeric_int8,
-											  NumericGetDatum(us)));
-	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(us),
-										  NumericGetDatum(int64_to_numeric(width)))))
-		return 0;
-	return width;
+	us = DirectFunctionCall2(numeric_mul, value,
+							 NumericGetDatum(int64_to_numeric(USECS_PER_SEC)));
+	return whole_number(us, INT64CONST(1000000000000000), &width) ? width : 0;
+}
+
+/*
+ * The same of floor(epoch * multiplier / value), both numeric.
+ */
+static int64
+scaled_epoch_width(Datum value, Datum multiplier)
+{
+	Datum		us;
+	int64		width;
+	int64		m;
+
+	us = DirectFunctionCall2(numeric_mul, value,
+							 NumericGetDatum(int64_to_numeric(USECS_PER_SEC)));
+	return whole_number(multiplier, INT64CONST(1000000000), &m) &&
+		whole_number(us, INT64CONST(1000000000000000000), &width) &&
+		width % m == 0 && width / m < INT64CONST(1000000000000000) ?
+		width / m : 0;
 }
 
 /*
@@ -556,9 +602,13 @@ logq_steps_begin(LogqScanState *state)
 				break;
 			case LOGQ_STEP_EPOCH:
 			case LOGQ_STEP_EPOCH_DOUBLE:
-				if (!state->param_nulls[first])
+				if (!state->param_nulls[first] && second < 0)
 					step->width = epoch_width(state->param_values[first],
 											  state->param_types[first]);
+				else if (!state->param_nulls[first] &&
+						 !state->param_nulls[second])
+					step->width = scaled_epoch_width(state->param_values[first],
+													 state->param_values[second]);
 				if (step->width > 0)
 					step->origin = -(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
 						USECS_PER_DAY % step->width;
@@ -668,7 +718,8 @@ logq_segment_bins(const LogqUpperScan *upper, TimestampTz lower,
 		const LogqStep *step = &upper->steps[i];
 
 		if (step->width == 0 ||
-			(step->kind == LOGQ_STEP_EPOCH_DOUBLE &&
+			((step->kind == LOGQ_STEP_EPOCH ||
+			  step->kind == LOGQ_STEP_EPOCH_DOUBLE) &&
 			 (lower < -limit || upper_bound > limit)))
 		{
 			bins->width = 1;

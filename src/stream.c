@@ -25,7 +25,8 @@
  * were chosen by, everything up to the end of the request is skipped, the
  * catalog is read, the fragments are chosen anew and asked.  Once the catalog
  * was true at some moment of this scan it is not checked again: what was
- * added later was committed after the scan had begun.
+ * added later was committed after the scan had begun.  Only for counts it must
+ * be true at the moment in which the rows are read.
  *
  * A trusted stream has its fragments before it asks: our copy of the catalog
  * was true a moment ago, and the scan has a LIMIT, which may well be satisfied
@@ -76,6 +77,8 @@
 #define ASSUMED_ROW_SIZE 512
 /* catalog reads because of dropped segments, in one scan of one partition */
 #define MAX_RELOADS 10
+/* and because it moved on, before counts take it as it was a moment ago */
+#define MAX_LOADS 5
 
 static void open_request(LogqStream *stream);
 static void send_request(LogqStream *stream);
@@ -144,6 +147,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->confirmed = false;
 	stream->stale = false;
 	stream->reloads = 0;
+	stream->loads = 0;
 	stream->has_row = false;
 	stream->has_key = false;
 	stream->released = false;
@@ -562,15 +566,21 @@ request_ended(LogqStream *stream)
 		logq_catalog_load_end(load, stream->new_version);
 		if (stream->server == 0)
 			logq_catalog_confirm(stream->part, stream->asked_at);
-		stream->confirmed = true;
-		if (!dropped)
+		/*
+		 * Counts of some segments come with the catalog, those of others from
+		 * rows.  One that has moved meanwhile from these to those would be
+		 * missed: both shall be of one moment.
+		 */
+		stream->confirmed = dropped || !stream->request->grouped ||
+			++stream->loads > MAX_LOADS;
+		if (!dropped && stream->confirmed)
 		{
 			MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
 			logq_plan_fragments(stream);
 			MemoryContextSwitchTo(old);
 		}
-		else if (!logq_forget_dropped_fragments(stream))
+		else if (dropped && !logq_forget_dropped_fragments(stream))
 		{
 			if (stream->reloads > 1)
 				ereport(ERROR,

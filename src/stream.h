@@ -44,6 +44,7 @@ typedef struct LogqFragment
 	double		rows;			/* estimate of those that match, -1: none */
 	double		size;			/* rows that it has, an estimate, -1: none */
 	char	   *name;			/* of rollups: a literal, names of segments */
+	bool		any;			/* the name stands for any, in EXPLAIN */
 	LogqSource	source;
 	bool		sliced;			/* only rows, or minutes, of: */
 	TimestampTz from;			/* included */
@@ -238,6 +239,7 @@ struct LogqStream
 	bool		confirmed;		/* the catalog was true in this scan */
 	bool		stale;			/* the version did not match: skip rows */
 	int			reloads;
+	int			loads;			/* of the catalog, in this run */
 	int64		new_version;
 	int64		skipped_bytes;
 

@@ -39,7 +39,6 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 
 	upper->relid = (Oid) intVal(list_nth(plan, LOGQ_UPPER_RELID));
 	upper->mode = intVal(list_nth(plan, LOGQ_UPPER_MODE));
-	upper->grouped = intVal(list_nth(plan, LOGQ_UPPER_GROUPED)) != 0;
 	upper->plan_steps = list_nth(plan, LOGQ_UPPER_STEPS);
 	upper->from_rollups = intVal(list_nth(plan, LOGQ_UPPER_FROM_ROLLUPS)) != 0;
 	upper->counted = list_nth(plan, LOGQ_UPPER_COUNTED);
@@ -147,13 +146,9 @@ rollup_select(LogqScanState *state, bool values, bool as_is)
 			appendStringInfoString(&buf, ", ");
 		if (target->kind == LOGQ_TARGET_SQL)
 			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
-		else if (as_is)
-			appendStringInfoString(&buf, "rows");
-		else if (upper->nkeys > 0)
-			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
 		else
-			appendStringInfoString(&buf,
-								   "COALESCE(pg_catalog.sum(rows), 0)::bigint");
+			appendStringInfoString(&buf, as_is ? "rows" :
+								   "pg_catalog.sum(rows)::bigint");
 	}
 	return buf.data;
 }
@@ -171,8 +166,9 @@ has_key(const LogqUpperScan *upper, LogqColumn column)
 }
 
 /*
- * See scan.h.  Without GROUP BY a segment gives one row in any case; with it,
- * an empty one must not give any.
+ * See scan.h.  Without GROUP BY a segment would give one row in any case.  But
+ * one in which nothing was found must not give any: aggregates here that take
+ * constants, or the partition, would see a row.
  */
 void
 logq_upper_request(LogqScanState *state)
@@ -194,7 +190,7 @@ logq_upper_request(LogqScanState *state)
 	}
 	else if (request->grouped && upper->nvalues == 0)
 		appendStringInfoString(&buf, " LIMIT 1");
-	else if (request->grouped && upper->grouped)
+	else if (request->grouped)
 		appendStringInfoString(&buf, " HAVING pg_catalog.count(*) > 0");
 	request->tail = buf.data;
 

@@ -40,6 +40,7 @@
 #include "optimizer/paths.h"
 #include "optimizer/tlist.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
 #include "utils/timestamp.h"
@@ -166,23 +167,27 @@ new_upper(Wanted *wanted, LogqUpperMode mode)
 	upper->rel = wanted->rel;
 	upper->info = wanted->info;
 	upper->mode = mode;
-	upper->grouped = wanted->clause != NIL;
 	upper->target = create_empty_pathtarget();
 	return upper;
 }
 
 /*
- * The table's own column as a Var.
+ * See plan.h.  Somebody's own log table may have a column with a collation, or
+ * a length, of its own.
  */
-static Expr *
-column_var(const LogqUpper *upper, LogqColumn column)
+Expr *
+logq_column_var(const LogqUpper *upper, LogqColumn column)
 {
-	const LogqColumnDef *def = &logq_columns[column];
+	AttrNumber	attno = upper->info->map.attno[column];
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
 
-	return (Expr *) makeVar(upper->rel->relid, upper->info->map.attno[column],
-							def->type, -1,
-							def->type == TEXTOID ? DEFAULT_COLLATION_OID :
-							InvalidOid, 0);
+	get_atttypetypmodcoll(planner_rt_fetch(upper->rel->relid,
+										   upper->root)->relid,
+						  attno, &type, &typmod, &collation);
+	return (Expr *) makeVar(upper->rel->relid, attno, type, typmod, collation,
+							0);
 }
 
 /*
@@ -194,7 +199,7 @@ logq_add_dependence(LogqUpper *upper, const LogqDependence *dep)
 	if (dep->steps)
 	{
 		logq_add_target(upper, LOGQ_TARGET_BIN, true,
-						column_var(upper, LOGQ_COL_TS), NULL, NULL);
+						logq_column_var(upper, LOGQ_COL_TS), NULL, NULL);
 		upper->steps = list_union(upper->steps, dep->found);
 	}
 	for (int col = 0; col < LOGQ_NCOLUMNS; col++)
@@ -203,7 +208,7 @@ logq_add_dependence(LogqUpper *upper, const LogqDependence *dep)
 
 		if (!dep->columns[col])
 			continue;
-		var = column_var(upper, col);
+		var = logq_column_var(upper, col);
 		if (col == LOGQ_COL_PARTITION)
 			logq_add_target(upper, LOGQ_TARGET_PARTITION, false, var, NULL,
 							NULL);
@@ -397,6 +402,50 @@ add_row_expr(LogqUpper *upper, Expr *expr, Index sortgroupref)
 }
 
 /*
+ * Is this computed without any chance of an error: a column, or a field of
+ * JSON in it?
+ */
+static bool
+cannot_fail(Node *node)
+{
+	while (IsA(node, OpExpr))
+	{
+		OpExpr	   *op = (OpExpr *) node;
+
+		switch (get_opcode(op->opno))
+		{
+			case F_JSONB_OBJECT_FIELD:
+			case F_JSONB_OBJECT_FIELD_TEXT:
+			case F_JSONB_EXTRACT_PATH:
+			case F_JSONB_EXTRACT_PATH_TEXT:
+				if (!IsA(lsecond(op->args), Const))
+					return false;
+				node = linitial(op->args);
+				break;
+			default:
+				return false;
+		}
+	}
+	return IsA(node, Var);
+}
+
+/*
+ * Add the parts of an expression that may be computed for any row.
+ */
+static bool
+add_safe_parts(Node *node, LogqUpper *upper)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, PlaceHolderVar) || cannot_fail(node))
+	{
+		add_row_expr(upper, (Expr *) node, 0);
+		return false;
+	}
+	return expression_tree_walker(node, add_safe_parts, (void *) upper);
+}
+
+/*
  * Rows mode.  NULL: nothing would be gained.
  */
 static LogqUpper *
@@ -426,8 +475,12 @@ try_rows(Wanted *wanted)
 		foreach(lc2, agg->aggdirectargs)
 			if (contain_var_clause(lfirst(lc2)))
 				return NULL;
+		/* what the filter keeps out is not computed, lest it fails */
 		foreach(lc2, agg->args)
-			add_row_expr(upper, lfirst_node(TargetEntry, lc2)->expr, 0);
+			if (agg->aggfilter == NULL)
+				add_row_expr(upper, lfirst_node(TargetEntry, lc2)->expr, 0);
+			else
+				(void) add_safe_parts(lfirst(lc2), upper);
 		if (agg->aggfilter != NULL)
 			add_row_expr(upper, agg->aggfilter, 0);
 	}
@@ -458,7 +511,7 @@ order_targets(LogqUpper *upper)
 
 	if (upper->steps != NIL)
 	{
-		Expr	   *ts = column_var(upper, LOGQ_COL_TS);
+		Expr	   *ts = logq_column_var(upper, LOGQ_COL_TS);
 
 		foreach(lc, upper->targets)
 		{

@@ -435,7 +435,7 @@ sub split_call
 				$self->number_of_attrs($a, 'int'), "$a.attrs->>'req'") . ')@F@') },
 		sub { ('number', pick('sum', 'avg') . '(DISTINCT ' .
 			  pick("length($a.message)", "$a.id % 50", $self->number_of_attrs($a, 'bigint')) . ')@F@') }
-	)[ weighted(12, 6, 12, 5, 6, 2, 1, 5, 2, 5, 1, 3, 1, 3, 2, 0.5, 2, 5, 2) ]->();
+	)[ weighted(12, 6, 12, 8, 6, 3, 1, 5, 2, 5, 1, 3, 1, 3, 2, 0.5, 2, 5, 2) ]->();
 }
 
 # and those that see all rows

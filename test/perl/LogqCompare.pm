@@ -57,7 +57,7 @@ sub new
 		seen => {},
 		grouped => 0,
 		groups_pushed => 0,
-		group_facts => {},
+		sources => {},
 		failed_alike => 0,
 		failed => {},
 		errors => [],
@@ -218,7 +218,7 @@ sub count_pruning
 	my $json = eval { JSON::PP->new->utf8(0)->decode($text) };
 	my @nodes = ($json // ());
 	my ($scans, $left_out, $pushed) = (0, 0, 0);
-	my (%reasons, %facts);
+	my (%reasons, %sources);
 
 	while (defined(my $node = shift @nodes))
 	{
@@ -226,12 +226,9 @@ sub count_pruning
 		  ref $node eq 'HASH' ? values %$node : @$node;
 		next unless ref $node eq 'HASH';
 		$pushed++ if ($node->{'Custom Plan Provider'} // '') eq 'LogqAggregate';
-		# whatever it says of them
 		foreach (keys %$node)
 		{
-			$facts{$_} = 1
-			  if /rollup|catalog|partial|aggregat/i && !ref $node->{$_} &&
-			  $node->{$_} =~ /^[1-9]\d*$/;
+			$sources{lc $1} = 1 if /^Segments Counted by (.*)/ && $node->{$_} > 0;
 		}
 		next unless defined $node->{'Segments Known'};
 		$scans++;
@@ -247,7 +244,7 @@ sub count_pruning
 	$self->{reasons}{$_}++ foreach keys %reasons;
 	$self->{grouped}++ if $q->{grouped};
 	$self->{groups_pushed}++ if $pushed;
-	$self->{group_facts}{$_}++ foreach keys %facts;
+	$self->{sources}{$_}++ foreach keys %sources;
 	return;
 }
 
@@ -414,6 +411,8 @@ sub run
 			$q->{grouped} ? map { [$_] } @groups : (),
 			[ chance(0.3) ? 'logq.enable_content_pruning' : pick(@switches, @groups) ],
 			[ @switches, @groups ] ];
+		# not too many
+		splice @{ $q->{variants} }, -2, 1 if $q->{grouped} && @groups && chance(0.6);
 		push @queries, $q
 		  if $n >= ($self->{first} // $from) && $n <= ($self->{last} // $to);
 	}
@@ -439,8 +438,8 @@ sub summarize
 		map { "$_ $self->{reasons}{$_}" } sort keys %{ $self->{reasons} });
 	note("queries that had: " . join ', ',
 		map { "$_ " . ($self->{seen}{$_} // 0) } sort keys %{ $self->{features} // {} });
-	note("$self->{groups_pushed} of $self->{grouped} queries with groups leave them to the partitions: " .
-		  join ', ', map { "$_ $self->{group_facts}{$_}" } sort keys %{ $self->{group_facts} });
+	note("$self->{groups_pushed} of $self->{grouped} queries with groups leave them to the partitions; segments are counted by " .
+		  join ', ', map { "$_ $self->{sources}{$_}" } sort keys %{ $self->{sources} });
 	return;
 }
 

@@ -15,6 +15,7 @@ use warnings;
 
 use JSON::PP ();
 use LogqProcess qw(sockets_of);
+use LogqProxy;
 use LogqTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -213,6 +214,31 @@ sub same
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	return ok($difference eq '', $name) || (diag("$q->{name}: $difference"), 0)[1];
+}
+
+# Where the answer of the server behind a proxy can be cut, when the code asks it
+# over a connection that is there: a list of [name, bytes, must it be asked
+# again?].  Names are those of LogqProxy::places(), "row of COPY 2".
+sub places
+{
+	my ($proxy, $code) = @_;
+	my ($conn, @copies, @places);
+
+	$proxy->mark;
+	$code->();
+	($conn) = sort { $b->{open} <=> $a->{open} || $b->{id} <=> $a->{id} }
+	  grep { $_->{since_mark} > 0 } $proxy->connections;
+	return () unless $conn;
+	@copies = LogqProxy::places($proxy->messages($conn->{id}));
+	foreach my $i (0 .. $#copies)
+	{
+		my $copy = $copies[$i];
+
+		push @places, map {
+			[ "$_ of COPY " . ($i + 1), $copy->{$_}, $i < $#copies || !/done|complete|after/ ]
+		} sort { $copy->{$a} <=> $copy->{$b} || $a cmp $b } keys %$copy;
+	}
+	return @places;
 }
 
 # ---------- what logq says ----------

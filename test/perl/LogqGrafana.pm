@@ -53,6 +53,16 @@ sub seconds
 	return $1 * $unit{$2};
 }
 
+# A number as Go's %v writes it: from a million on, and below a ten-thousandth,
+# with an exponent
+sub go_number
+{
+	my ($n) = @_;
+
+	return sprintf('%.15g', $n) if $n < 1e6 && $n >= 1e-4;
+	return sprintf('%.14e', $n) =~ s/0+e/e/r =~ s/\.e/e/r;
+}
+
 # One macro, of a name and arguments, in a time range
 sub macro
 {
@@ -62,7 +72,7 @@ sub macro
 
 	if ($name eq '__timeGroup' || $name eq '__unixEpochGroup')
 	{
-		my $s = seconds($args[1] =~ s/^'+|'+$//gr);
+		my $s = go_number(seconds($args[1] =~ s/^'+|'+$//gr));
 		my $c = $name eq '__timeGroup' ? "extract(epoch from $args[0])" : "($args[0])";
 
 		# the fill mode, should there be a third, is for Grafana
@@ -144,6 +154,26 @@ SELECT
                              'timescaledb_information',
                              'timescaledb_experimental')
     ORDER BY CASE WHEN $in_search_path THEN 0 ELSE 1 END, 1
+SQL
+my $schemas = <<'SQL' =~ s/\n$//r;
+SELECT schema_name AS "name"
+    FROM information_schema.schemata
+    WHERE schema_name NOT IN ('information_schema',
+                              'pg_catalog',
+                              'pg_toast',
+                              '_timescaledb_cache',
+                              '_timescaledb_catalog',
+                              '_timescaledb_internal',
+                              '_timescaledb_config',
+                              'timescaledb_information',
+                              'timescaledb_experimental')
+    ORDER BY schema_name
+SQL
+my $tables_of = <<'SQL' =~ s/\n$//r;
+SELECT quote_ident(table_name) AS "table"
+      FROM information_schema.tables
+      WHERE quote_ident(table_schema) = 'logq'
+      ORDER BY 1
 SQL
 sub columns_of
 {
@@ -251,6 +281,9 @@ my @list = (
 	['days', '__timeGroupAlias', 'time_series',
 		q{SELECT $__timeGroupAlias(ts,'1d'), level, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1, 2 ORDER BY 1},
 		[['time', 'number'], ['level', 'string'], ['count', 'number']], ranged => 1, counts => 1],
+	['a month', '__timeGroupAlias', 'time_series',
+		q{SELECT $__timeGroupAlias(ts,'30d'), count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
+		[['time', 'number'], ['count', 'number']], ranged => 1, counts => 1],
 	['share of errors', '__timeGroupAlias', 'time_series',
 		q{SELECT $__timeGroupAlias(ts,$__interval), 100.0 * count(*) FILTER (WHERE level = 'ERROR') / count(*) AS percent FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 HAVING count(*) > 1 ORDER BY 1},
 		[['time', 'number'], ['percent', 'number']], ranged => 1, counts => 1],
@@ -291,7 +324,7 @@ my @list = (
 		[['time', 'time'], ['level', 'string'], ['count', 'number']], ranged => 1],
 	['milliseconds', '__interval_ms', 'time_series',
 		'SELECT floor(extract(epoch from ts)*1000/$__interval_ms)*$__interval_ms/1000 AS time, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1',
-		[['time', 'number'], ['count', 'number']], ranged => 1],
+		[['time', 'number'], ['count', 'number']], ranged => 1, counts => 1],
 	['histogram', '__interval', 'time_series',
 		q{SELECT bucket AS time, coalesce(value, 'none') AS metric, count FROM logq.histogram('$__interval', $__timeFrom(), $__timeTo(), by => 'level') ORDER BY 1},
 		[['time', 'time'], ['metric', 'string'], ['count', 'number']], ranged => 1, counts => 1],
@@ -332,6 +365,9 @@ my @list = (
 	['builder, several', undef, 'table',
 		q{SELECT MAX("time"), MIN("time"), service FROM logq.grafana_logs WHERE (level = 'ERROR' OR level = 'WARN') GROUP BY service ORDER BY service ASC LIMIT 50},
 		[['max', 'time'], ['min', 'time'], ['service', 'string']]],
+	['builder, numbers', undef, 'table',
+		'SELECT AVG(id), COUNT(id), MAX(id), MIN(id), SUM(id), level FROM logq.logs GROUP BY level ORDER BY level ASC LIMIT 50',
+		[(map { [$_, 'number'] } qw(avg count max min sum)), ['level', 'string']]],
 	# several statements
 	['a setting ahead', '__timeFilter', 'table',
 		'SET logq.partial_results = off; SELECT count(*) FROM logq.logs WHERE $__timeFilter(ts)',
@@ -339,8 +375,13 @@ my @list = (
 	# the editors
 	['version', undef, 'meta', q{SELECT current_setting('server_version_num')::int/100 as version}, [['version', 'number']]],
 	['TimescaleDB', undef, 'meta', q{SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'}, [['extversion', 'string']]],
+	['schemas', undef, 'meta', $schemas, [['name', 'string']]],
 	['tables', undef, 'meta', $tables, [['table', 'string']]],
+	['tables of one schema', undef, 'meta', $tables_of, [['table', 'string']]],
 	['columns', undef, 'meta', columns_of('logq.grafana_logs'), [['column', 'string'], ['type', 'string']]],
+	['names of schemas', undef, 'meta',
+		"SELECT schema_name FROM information_schema.schemata\n\t\t WHERE schema_name NOT LIKE 'pg_%' AND schema_name != 'information_schema'\n\t\t ORDER BY schema_name",
+		[['schema_name', 'string']], params => []],
 	['tables of a schema', undef, 'meta',
 		"SELECT table_name FROM information_schema.tables\n\t\t WHERE table_schema = \$1 AND table_type IN ('BASE TABLE', 'VIEW')\n\t\t ORDER BY table_name",
 		[['table_name', 'string']], params => ['logq']],
@@ -349,6 +390,8 @@ my @list = (
 		[['column_name', 'string'], ['data_type', 'string'], ['udt_name', 'string'], ['numeric_precision', 'number'],
 			['numeric_scale', 'number']], params => ['logq', 'grafana_logs']],
 	['values of columns', undef, 'meta', column_values('logq', 'grafana_logs', 'level', 'service', 'partition'),
+		[['col_name', 'string'], ['val', 'string']], params => [], counts => 1],
+	['values of all columns', undef, 'meta', column_values('logq', 'grafana_logs', map { $_->[0] } @log_columns),
 		[['col_name', 'string'], ['val', 'string']], params => []],
 );
 

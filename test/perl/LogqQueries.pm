@@ -57,8 +57,9 @@ sub new
 	{
 		my %seen = map { $_->[ $i + 1 ] // '' => 1 } @rows;
 
+		# of many alike some will do
 		$self->{pool}{ $text_columns[$i] } =
-		  [ grep { length $_ < 200 } sort keys %seen ];
+		  [ grep { length $_ < 200 && !/^L\d{2}/ } sort keys %seen ];
 	}
 	$self->{pool}{partition} = [ 'p1', 'p2', 'p3', 'p4', 'P1', '', 'p' ];
 	$self->{times} = [ map { $_->[0] } @rows ];

@@ -1,7 +1,10 @@
 # Chance, and random log rows.
 #
 # Rows of one hour share a few levels, services, words, traces and values of
-# attributes, so that most values are in few segments and some in one only.
+# attributes, so that most values are in few segments and some in one only.  In
+# every third hour most rows lie in two minutes and have two levels and services,
+# so that counts by all of these are worth being kept.  One hour has more levels
+# than are listed.
 # Messages have what makes words hard to find: letters beyond ASCII next to
 # words, letters whose other case is in ASCII, punctuation, escapes.
 #
@@ -18,7 +21,7 @@ use Exporter qw(import);
 use POSIX qw(floor);
 
 our @EXPORT_OK = qw(pick chance between some weighted quote timestamp hours
-  late_hours random_rows @message_words @attr_keys);
+  late_hours random_rows @message_words @attr_keys $many_levels);
 
 # ---------- chance ----------
 
@@ -127,14 +130,17 @@ sub timestamp
 		int($rest / 3600), int($rest / 60) % 60, $rest % 60, $usec, $bc);
 }
 
+# The hour with too many levels, and those whose rows share what is counted
+our $many_levels = 1710028800 + 3600 * 16;
+my %is_dense;
+
 # Starts of the hours that rows lie in: a day on which clocks change in America,
 # hours at which they do elsewhere, the last hours, and far away ones.
 sub hours
 {
 	my ($now) = @_;
 	my $hour = $now - $now % 3600;
-
-	return (
+	my @hours = (
 		(map { 1710028800 + 3600 * $_ } 0, 1, 4, 5, 6, 7, 8, 12, 16, 20, 23),
 		(map { 1730592000 + 3600 * $_ } 4, 5, 6),
 		# Europe, Lord Howe, where it is by half an hour
@@ -148,6 +154,10 @@ sub hours
 		(map { $hour - 3600 * $_ } 0 .. 6, 24, 25, 48),
 		0, -3600, 4107538800, 253402297200, -63517219200, -62167219200,
 		-135596937600, $hour + 7 * 86400);
+
+	%is_dense = map { $hours[$_] => 1 }
+	  grep { $_ % 3 == 1 && $hours[$_] != $many_levels } 0 .. $#hours;
+	return @hours;
 }
 
 # Hours of rows that come late: some of those, and some that nobody had
@@ -169,10 +179,14 @@ sub theme
 {
 	my ($hour) = @_;
 	my $i = keys %themes;
+	my $dense = $is_dense{$hour};
 
 	return $themes{$hour} //= {
-		levels => [ n_of(6, @levels), $i % 3 == 0 ? "RARE$i" : 'INFO' ],
-		services => [ n_of(6, @services), "only-$i" ],
+		levels => $dense ? [ n_of(2, @levels) ]
+		: $hour == $many_levels ? [ 'INFO', undef, map { "L$_" } 1 .. 999 ]
+		: [ n_of(6, @levels), $i % 3 == 0 ? "RARE$i" : 'INFO' ],
+		services => [ $dense ? n_of(1, @services) : n_of(6, @services), "only-$i" ],
+		minutes => $dense ? [ between(0, 59), between(0, 59) ] : undef,
 		words => [ n_of(24, @message_words), "zebra$i", "Straße$i" ],
 		traces => [ map { sprintf '%08x%08x%08x%08x', map { int rand 2**32 } 1 .. 4 }
 			  1 .. 6 ],
@@ -214,19 +228,30 @@ sub random_rows
 		[ $h, timestamp($h + between(0, 3599), 0) ] } 1 .. 12;
 	my @traces = map { sprintf '%08x%08x%08x%08x', map { int rand 2**32 } 1 .. 4 }
 	  1 .. 20;
+	my @choice = (@hours, (grep { $is_dense{$_} } @hours),
+		map { ($_) x 8 } grep { $_ == $many_levels } @hours);
 	my @rows;
 
 	while (@rows < $n)
 	{
-		my $hour = pick(@hours);
+		my $hour = pick(@choice);
 		# doubles do not tell microseconds apart that far away
 		my $last = $hour > 4e9 || $hour < -4e9 ? 990000 : 999999;
 		my $kind = weighted(2, 2, 2, 5, 5, 1, 1);
-		my ($ts, $theme);
+		my $theme = theme($hour);
+		my $ts;
 
-		if ($kind == 4)
+		if (defined $theme->{minutes} && chance(0.9))
+		{
+			my $minute = $hour + 60 * pick(@{ $theme->{minutes} });
+
+			$ts = timestamp($minute + pick(0, 59, between(0, 59)),
+				pick(0, $last, between(0, 999999)));
+		}
+		elsif ($kind == 4)
 		{
 			($hour, $ts) = @{ pick(@popular) };
+			$theme = theme($hour);
 		}
 		else
 		{
@@ -239,7 +264,6 @@ sub random_rows
 				: $kind == 6 ? ($hour + 60 * between(0, 59) + 59, $last)
 				: ($hour + between(0, 3599), between(0, 999999)));
 		}
-		$theme = theme($hour);
 		push @rows, [
 			$ts,
 			pick(@{ $theme->{levels} }),

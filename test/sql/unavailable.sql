@@ -42,6 +42,12 @@ SET logq.partial_results = on;
 SELECT count(*) FROM logq.logs WHERE service = 'failures' AND ts > '2031-05-01';
 SELECT complete, partitions_failed, missing FROM logq.last_query();
 SELECT message FROM logq.search(start_time => '2031-05-01', service => 'failures', max_rows => 3);
+-- Grafana shows no warnings
+SELECT message, level, partition FROM (SELECT * FROM logq.grafana_logs
+	WHERE service = 'failures' AND "time" > '2031-05-01' ORDER BY "time" DESC LIMIT 2) l
+	UNION ALL SELECT message, level, partition FROM logq.grafana_missing;
+SELECT bucket, value, count FROM logq.histogram('10 minutes', '2031-05-01 10:00', '2031-05-01 10:20', service => 'failures')
+	UNION ALL SELECT NULL, partition, 0 FROM logq.grafana_missing;
 BEGIN;
 DECLARE c CURSOR FOR SELECT message FROM logq.logs
 	WHERE service = 'failures' AND ts > '2031-05-01' ORDER BY ts, id;

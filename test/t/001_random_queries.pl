@@ -156,18 +156,21 @@ sub on
 	  : $c->on($name, $sql);
 }
 
-# Seal some of the open segments of partitions, with filters for two keys of
-# attrs: lists of partition, share, keys, condition
+# Seal some of the open segments of partitions, and the one of p1 that has too
+# many levels, with filters for two keys of attrs: lists of partition, share,
+# keys, condition
 sub seal
 {
 	my (@jobs) = @_;
+	my $many = LogqRows::timestamp($LogqRows::many_levels, 0);
 	my @sessions;
 
 	foreach my $job (@jobs)
 	{
 		my ($name, $share, $keys, $condition) = @$job;
-		my @segments = grep { chance($share) } split /\n/, on($name, <<"SQL");
-SELECT name FROM logq_store.segment
+		my @segments = map { s/\|.*//r }
+		  grep { chance($share) || /p1\|t$/ } split /\n/, on($name, <<"SQL");
+SELECT name || '|$name', lower = '$many' FROM logq_store.segment
 WHERE state = 'open' AND ($condition) ORDER BY lower
 SQL
 		my $s = $c->session;
@@ -203,6 +206,24 @@ SQL
 		$sum{$_} += shift @n foreach qw(open sealed reopened);
 	}
 	return \%sum;
+}
+
+# Of how many sealed segments it is known how many rows have which level and
+# service in each minute, of how many it is not, and which have too many levels
+sub counted
+{
+	my @sum = (0, 0, 0);
+
+	foreach my $name (split /\n/, $c->sql('SELECT server FROM logq.partition'))
+	{
+		my @n = split /\|/, on($name, <<'SQL');
+SELECT count(service_rollup), count(level_rollup) FILTER (WHERE service_rollup IS NULL),
+	count(*) FILTER (WHERE level_rollup IS NULL)
+FROM logq_store.segment WHERE state = 'sealed'
+SQL
+		$sum[$_] += $n[$_] foreach 0 .. 2;
+	}
+	return @sum;
 }
 
 # Drop a segment that is open and one that is sealed; with their rows
@@ -428,6 +449,13 @@ run_queries(0.06, 'all segments are open');
 
 seal(map { [ $_, 0.6, $_ eq 'p3' ? 'req, n' : 'status, req', 'true' ] } $c->names);
 cmp_ok(states()->{$_}, '>', 15, "many segments are $_") foreach 'open', 'sealed';
+{
+	my ($with, $without, $many) = counted();
+
+	cmp_ok($with, '>', 5, "$with segments have counts by minute, level and service");
+	cmp_ok($without, '>', 5, "$without others by minute and level only");
+	ok($many || $nrows < 3000, "$many have neither");
+}
 run_queries(0.14, 'segments are sealed, and the coordinator has not been told');
 
 $c->sql('SELECT logq.refresh_catalog()');
@@ -719,8 +747,12 @@ if ($whole)
 
 			cmp_ok($n, '>', $of * 0.2, "partitions make groups for $n of $of queries: $_");
 		}
-		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} / 2,
+		# about half of them; few rows may well be cheaper as they are
+		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} * 0.3,
 			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
+		cmp_ok($cmp->{sources}{$_} // 0, '>', 3, sprintf("segments are counted in %d queries by %s",
+			$cmp->{sources}{$_} // 0, $_))
+		  foreach 'rows', 'minutes and levels', 'minutes, services and levels', 'catalog';
 	}
 }
 done_testing();
