@@ -372,7 +372,7 @@ my $minutes = q{ AND minute >= '2024-03-30 23:00:00+00'::timestamp with time zon
 my $ragged = q{'{"log_20240330_220000"}'::pg_catalog.name[]) AND minute >= '2024-03-30 22:11:00+00'::timestamp with time zone AND minute < '2024-03-30 23:00:00+00'::timestamp with time zone};
 my $bin = "pg_catalog.date_bin('%d microseconds'::pg_catalog.interval, %s, '2024-03-31 02:00:00+00'::timestamp with time zone)";
 my $newest = 'FROM logq_store.log_20240331_020000 WHERE';
-my $any = 'FROM logq_store."<segment>" WHERE';
+my $any = 'FROM logq_store.<segment> WHERE';
 my $epoch = 'SELECT extract(epoch FROM ts) AS epoch, level FROM logq.logs';
 
 # Each macro: as one writes it; as it arrives, to the letter; and what the plan
@@ -449,7 +449,7 @@ my @shown = (
 		"SELECT floor((epoch)/300)*300 AS time, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
 		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1",
-		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole) GROUP BY 1"],
+		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes GROUP BY 1"],
 	['__unixEpochGroupAlias', "SELECT \$__unixEpochGroupAlias(epoch,'1h',NULL), level AS metric, count(*) FROM ($epoch WHERE \$__timeFilter(ts)) l GROUP BY 1, 2 ORDER BY 1",
 		"SELECT floor((epoch)/3600)*3600 AS \"time\", level AS metric, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1, 2 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 7 by catalog, 2 by minutes and levels, 6 by rows',
