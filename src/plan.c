@@ -458,6 +458,7 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 											   NULL)));
 	item = lappend(item, makeInteger(upper->from_rollups));
 	item = lappend(item, needs);
+	item = lappend(item, makeInteger(upper->gathers));
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.scanrelid = 0;

@@ -92,6 +92,7 @@ typedef struct LogqUpper
 	List	   *steps;			/* as LogqDependence.found */
 	PathTarget *target;			/* of the scan's path */
 	bool		sorted;			/* some aggregate needs its input in order */
+	bool		gathers;		/* some partial result is an array of values */
 	List	   *counted;		/* counts mode: clauses that rollups can check */
 	bool		from_rollups;	/* ... and there are no others */
 	bool		needs[LOGQ_NCOLUMNS];	/* level, service: of rollups */

@@ -61,7 +61,8 @@ enum LogqUpperItem
 	LOGQ_UPPER_COUNTED,			/* List of clauses as in LOGQ_PLAN_WHERE */
 	LOGQ_UPPER_COUNTED_QUAL,	/* Integer: position of these clauses */
 	LOGQ_UPPER_FROM_ROLLUPS,	/* Integer: can rollups answer at all? */
-	LOGQ_UPPER_NEEDS			/* IntList of columns that they must have */
+	LOGQ_UPPER_NEEDS,			/* IntList of columns that they must have */
+	LOGQ_UPPER_GATHERS			/* Integer: do values come in arrays? */
 };
 
 /* Members of an entry of LOGQ_UPPER_TARGETS, in the order of the tuple */
@@ -301,6 +302,7 @@ typedef struct LogqUpperScan
 	int			nkeys;			/* sent, the bin included */
 	int			nvalues;		/* sent, that are no keys */
 	bool		counts;			/* one of them is the number of rows */
+	bool		gathers;		/* values of a group come in an array */
 	/* steps.c */
 	List	   *plan_steps;
 	int			nsteps;

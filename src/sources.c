@@ -41,6 +41,7 @@
 
 #include "catalog.h"
 #include "counts.h"
+#include "estimate.h"
 
 /* cells that are added up in memory */
 #define MAX_CELLS 16384
@@ -51,7 +52,9 @@
  * and who is silent for logq.partition_timeout is taken for hung.
  */
 #define MAX_ROWS_TOGETHER 2000000
-#define MAX_SLICES 64
+/* the same, if all their values come in arrays, which have to fit in memory */
+#define MAX_ROWS_GATHERED 100000
+#define MAX_SLICES 1024
 
 /* ---------- cells ---------- */
 
@@ -331,8 +334,10 @@ add_slice(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 static void
 add_rows(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins)
 {
-	int			n = seg->rows > MAX_ROWS_TOGETHER ?
-		(int) Min(seg->rows / MAX_ROWS_TOGETHER + 1, MAX_SLICES) : 1;
+	double		most = choosing->state->upper->gathers ? MAX_ROWS_GATHERED :
+		MAX_ROWS_TOGETHER;
+	double		rows = logq_segment_rows(choosing->part, seg);
+	int			n = rows > most ? (int) Min(rows / most + 1, MAX_SLICES) : 1;
 	int64		width = (seg->upper - seg->lower) / n;
 
 	choosing->pruned->segments[LOGQ_SOURCE_ROWS]++;

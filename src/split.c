@@ -663,6 +663,7 @@ split_percentile(LogqUpper *upper, Aggref *agg)
 							 &order->hashable);
 	merge->aggorder = list_make1(order);
 	upper->sorted = true;
+	upper->gathers = true;
 	return (Expr *) merge;
 }
 

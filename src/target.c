@@ -39,6 +39,7 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 
 	upper->relid = (Oid) intVal(list_nth(plan, LOGQ_UPPER_RELID));
 	upper->mode = intVal(list_nth(plan, LOGQ_UPPER_MODE));
+	upper->gathers = intVal(list_nth(plan, LOGQ_UPPER_GATHERS)) != 0;
 	upper->plan_steps = list_nth(plan, LOGQ_UPPER_STEPS);
 	upper->from_rollups = intVal(list_nth(plan, LOGQ_UPPER_FROM_ROLLUPS)) != 0;
 	upper->counted = list_nth(plan, LOGQ_UPPER_COUNTED);
@@ -146,9 +147,10 @@ rollup_select(LogqScanState *state, bool values, bool as_is)
 			appendStringInfoString(&buf, ", ");
 		if (target->kind == LOGQ_TARGET_SQL)
 			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
+		else if (as_is)
+			appendStringInfoString(&buf, "rows");
 		else
-			appendStringInfoString(&buf, as_is ? "rows" :
-								   "pg_catalog.sum(rows)::bigint");
+			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
 	}
 	return buf.data;
 }
