@@ -81,9 +81,15 @@ SELECT pg_temp.plan($$SELECT sum(id) FILTER (WHERE attrs ? 'ms'), stddev((attrs 
 SELECT pg_temp.plan($$SELECT attrs ->> 'num', count(DISTINCT trace_id), count(*) FROM logs GROUP BY 1$$);
 SELECT pg_temp.plan($$SELECT date_trunc('hour', ts), max(message) FROM logs GROUP BY 1$$);
 -- ---- rows: the arguments only ----
-SELECT pg_temp.plan($$SELECT level, percentile_cont(0.5) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8) FROM logs GROUP BY 1$$);
+SELECT pg_temp.plan($$SELECT level, mode() WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8) FROM logs GROUP BY 1$$);
 -- what the filter keeps out is not computed over there
+SELECT pg_temp.plan($$SELECT mode() WITHIN GROUP (ORDER BY (attrs ->> 'num')::numeric) FILTER (WHERE attrs ->> 'num' <> 'none') FROM logs$$);
+-- ---- percentiles: arrays of values ----
+SELECT pg_temp.plan($$SELECT level, percentile_cont(0.5) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8) FROM logs GROUP BY 1$$);
 SELECT pg_temp.plan($$SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY (attrs ->> 'num')::numeric) FILTER (WHERE attrs ->> 'num' <> 'none') FROM logs$$);
+SELECT pg_temp.plan($$SELECT level, percentile_cont(0.5) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8), percentile_disc(0.9) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8), avg((attrs ->> 'ms')::float8) FROM logs GROUP BY 1$$);
+-- not in another order, of other types, or several at once
+SELECT pg_temp.plan($$SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8 DESC), percentile_disc(0.5) WITHIN GROUP (ORDER BY ts), percentile_cont('{0.1,0.5}'::float8[]) WITHIN GROUP (ORDER BY (attrs ->> 'ms')::float8) FROM logs$$);
 
 -- ---- declined: core does it, over rows ----
 CREATE TEMP TABLE t (level text);
