@@ -259,7 +259,8 @@ foreach my $change (
 
 # The catalog is read in one request, and the rows in the next one: what happens
 # in between must not be missed when it moves rows to where they were counted
-# already.
+# already.  Through a pooler nothing would come by our proxy.
+if (!$ENV{LOGQ_POOLED})
 {
 	my $proxy = LogqProxy->new(node => $c->part('p1'));
 	my $s = $c->session;
