@@ -406,6 +406,32 @@ SQL
 	is(temporary_files(), 0, 'its files are gone when it is closed');
 	$s2->quit;
 }
+
+# ---------- segments that are said to be large ----------
+
+{
+	my $of = "FROM logq.logs WHERE ts >= '2024-10-01' AND ts < '2024-10-03'";
+	my $median = 'percentile_cont(0.5) WITHIN GROUP (ORDER BY length(message))';
+	my $asked = sub {
+		my ($sql) = @_;
+		my $rows = $s->query($sql);
+
+		return "$rows in " . last_of($s, 'segments_asked');
+	};
+
+	is($asked->("SELECT count(*) $of"), 3 * $wide . ' in 6', 'each segment is asked as a whole');
+	$c->on($_, <<'SQL') foreach $c->names;
+UPDATE pg_class SET reltuples = 11e6 WHERE relname ~ '^log_20241001_0[01]0000$';
+SELECT logq_store.raise_version();
+SQL
+	$c->sql('SELECT logq.refresh_catalog()');
+	is($asked->("SELECT count(*) $of"), 3 * $wide . ' in 36', '... in slices of two million rows');
+	is($asked->("SELECT count(*) $of AND ts >= '2024-10-01 00:20:00.5'"), 3 * int($wide * (1 - 1200.5 / 7200)) . ' in 36',
+		'and within a range');
+	is($asked->("SELECT $median $of"), '80 in 666', 'smaller ones where values come in arrays');
+	is($asked->("SELECT count(*) || ' ' || max(length(message)) FROM (SELECT message $of AND level = 'INFO') x"),
+		3 * $wide . ' 80 in 36', 'others too');
+}
 $c->quiet('nothing is left running');
 $s->quit;
 done_testing();
