@@ -368,10 +368,11 @@ sub explain_lines
 my $s = $c->session(user => $grafana);
 my $between = "(ts >= '2024-03-30 22:10:30.5+00'::timestamp with time zone) AND (ts <= '2024-03-31 02:20:15+00'::timestamp with time zone)";
 my $whole = q{'{"log_20240331_010000","log_20240331_000000","log_20240330_230000"}'::pg_catalog.name[]};
+my $minutes = q{ AND minute >= '2024-03-30 23:00:00+00'::timestamp with time zone AND minute < '2024-03-31 02:00:00+00'::timestamp with time zone};
 my $ragged = q{'{"log_20240330_220000"}'::pg_catalog.name[]) AND minute >= '2024-03-30 22:11:00+00'::timestamp with time zone AND minute < '2024-03-30 23:00:00+00'::timestamp with time zone};
 my $bin = "pg_catalog.date_bin('%d microseconds'::pg_catalog.interval, %s, '2024-03-31 02:00:00+00'::timestamp with time zone)";
 my $newest = 'FROM logq_store.log_20240331_020000 WHERE';
-my $any = 'FROM logq_store."<segment>" WHERE';
+my $any = 'FROM logq_store.<segment> WHERE';
 my $epoch = 'SELECT extract(epoch FROM ts) AS epoch, level FROM logq.logs';
 
 # Each macro: as one writes it; as it arrives, to the letter; and what the plan
@@ -404,7 +405,7 @@ my @shown = (
 		q{SELECT floor(extract(epoch from ts)/60)*60 AS time, level AS metric, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Segments: 15 of 24 (pruned: 9 by time)', 'Counted: 9 by minutes and levels, 6 by rows',
 		'Remote SQL: SELECT ' . sprintf($bin, 60e6, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2",
-		"Rollup SQL: SELECT minute, level, pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole) GROUP BY 1, 2"],
+		"Rollup SQL: SELECT minute, level, rows FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes"],
 	['__timeGroup', q{SELECT $__timeGroup(ts,'1h'), count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/3600)*3600 AS "time", count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Counted: 7 by catalog, 2 by minutes and levels, 6 by rows'],
@@ -412,7 +413,7 @@ my @shown = (
 		q{SELECT floor(extract(epoch from ts)/300)*300 AS "time", service AS metric, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' AND service IN ('web','it''s') GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes, services and levels, 6 by rows',
 		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", service, pg_catalog.count(*) $newest $between AND (service = ANY ('{web,it''s}'::text[])) GROUP BY 1, 2",
-		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", service, pg_catalog.sum(rows)::bigint FROM logq_store.rollup_service WHERE segment = ANY ($whole) AND (service = ANY ('{web,it''s}'::text[])) GROUP BY 1, 2"],
+		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", service, pg_catalog.sum(rows)::bigint FROM logq_store.rollup_service WHERE segment = ANY ($whole) AND (service = ANY ('{web,it''s}'::text[]))$minutes GROUP BY 1, 2"],
 	# not from rollups: from rows, grouped over there
 	['__timeGroupAlias', q{SELECT $__timeGroupAlias(ts,'10m',0), trace_id AS metric, count(*), max(ts) FROM logq.logs WHERE $__timeFilter(ts) AND message LIKE '%find%' GROUP BY 1, 2 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/600)*600 AS "time", trace_id AS metric, count(*), max(ts) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' AND message LIKE '%find%' GROUP BY 1, 2 ORDER BY 1},
@@ -447,7 +448,7 @@ my @shown = (
 		"SELECT floor((epoch)/300)*300 AS time, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
 		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1",
-		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole) GROUP BY 1"],
+		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes GROUP BY 1"],
 	['__unixEpochGroupAlias', "SELECT \$__unixEpochGroupAlias(epoch,'1h',NULL), level AS metric, count(*) FROM ($epoch WHERE \$__timeFilter(ts)) l GROUP BY 1, 2 ORDER BY 1",
 		"SELECT floor((epoch)/3600)*3600 AS \"time\", level AS metric, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1, 2 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 7 by catalog, 2 by minutes and levels, 6 by rows',
