@@ -405,7 +405,6 @@ my @shown = (
 		q{SELECT floor(extract(epoch from ts)/60)*60 AS time, level AS metric, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Segments: 15 of 24 (pruned: 9 by time)', 'Counted: 9 by minutes and levels, 6 by rows',
 		'Remote SQL: SELECT ' . sprintf($bin, 60e6, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2",
-		# each row of the rollup is a group
 		"Rollup SQL: SELECT minute, level, rows FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes"],
 	['__timeGroup', q{SELECT $__timeGroup(ts,'1h'), count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/3600)*3600 AS "time", count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
