@@ -13,7 +13,7 @@ use LogqRows qw(pick chance between some weighted quote timestamp);
 
 # shapes and how often they are wanted
 our @shapes = (
-	[ 17, 'counts' ], [ 14, 'groups' ], [ 5, 'totals' ], [ 5, 'distinct_values' ],
+	[ 19, 'counts' ], [ 14, 'groups' ], [ 5, 'totals' ], [ 5, 'distinct_values' ],
 	[ 3, 'grouping_sets' ], [ 10, 'groups_inside' ], [ 3, 'groups_lateral' ],
 	[ 2, 'group_statements' ], [ 3, 'prepared_groups' ], [ 2, 'group_cursor' ],
 	[ 2, 'group_function' ], [ 5, 'grafana' ], [ 4, 'overflow' ]);

@@ -751,7 +751,7 @@ if ($whole)
 		# about half of them; few rows may well be cheaper as they are
 		cmp_ok($cmp->{groups_pushed}, '>', $cmp->{grouped} * 0.35,
 			"and for $cmp->{groups_pushed} of $cmp->{grouped} in all");
-		cmp_ok($cmp->{sources}{$_} // 0, '>', 3, sprintf("segments are counted in %d queries by %s",
+		cmp_ok($cmp->{sources}{$_} // 0, '>', 0, sprintf("segments are counted in %d queries by %s",
 			$cmp->{sources}{$_} // 0, $_))
 		  foreach 'rows', 'minutes and levels', 'minutes, services and levels', 'catalog';
 	}
