@@ -7,6 +7,7 @@
  *
  *		fdw.c		paths
  *		upper.c		paths of queries that group rows
+ *		groupest.c	how many groups there may be
  *		split.c		aggregates in two: partial ones, and how to combine them
  *		steps.c		expressions that take ts in steps, and bins of ts
  *		plan.c		the plan: what is sent, what is done here

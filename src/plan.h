@@ -70,6 +70,12 @@ extern bool logq_find_dependence(const LogqShipContext *cxt, Node *expr,
 
 extern double logq_nominal_unit(const char *unit);
 
+/* ---------- groupest.c ---------- */
+
+/* how many groups there may be by these keys, expressions */
+extern double logq_estimate_groups(PlannerInfo *root, LogqRelInfo *info,
+								   List *keys, double rows);
+
 /* ---------- split.c ---------- */
 
 /* What a scan for an aggregation gives to the nodes above */

@@ -323,6 +323,12 @@ extern void logq_upper_request(struct LogqScanState *state);
 /* the select list for a partition, without the bin */
 extern const char *logq_upper_select(struct LogqScanState *state,
 									 LogqPartition *part, bool values);
+/* a value in its binary form; what: what it is of, for errors */
+extern Datum logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+						  const char *what, const LogqField *field);
+extern Datum logq_scan_datum(struct LogqScanState *state, LogqStream *stream,
+							 Oid type, const char *what,
+							 const LogqField *field);
 /* fill the scan's tuple from the stream's row */
 extern void logq_upper_fill(struct LogqScanState *state, LogqStream *stream,
 							TupleTableSlot *slot);
@@ -438,11 +444,6 @@ extern void logq_scan_pieces(LogqScanState *state, StringInfo buf,
 							 List *pieces, LogqPartition *part, bool values);
 extern char *logq_scan_where(LogqScanState *state, List *clauses,
 							 LogqPartition *part, bool values);
-extern Datum logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
-						  const char *what, const LogqField *field);
-extern Datum logq_scan_datum(LogqScanState *state, LogqStream *stream,
-							 Oid type, const char *what,
-							 const LogqField *field);
 
 /* ---------- aggregate.c ---------- */
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * target.c
- *		The tuple of a scan below an aggregation.
+ *		The tuple of a scan below an aggregation, and values as they come.
  *
  * Such a scan asks each segment for groups: a bin of ts, further keys, and
  * partial aggregates, in this order, which is also that of the tuple.  Some
@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
@@ -215,6 +216,85 @@ logq_upper_request(LogqScanState *state)
 		request->rollup_fits[LOGQ_SOURCE_SERVICES] =
 			has_key(upper, LOGQ_COL_LEVEL) &&
 			has_key(upper, LOGQ_COL_SERVICE);
+	}
+}
+
+/* ---------- values ---------- */
+
+/*
+ * A field by the receive function of its type.
+ *
+ * These functions take text to be in the client's encoding.  It is in ours:
+ * let them think that they are the same.
+ */
+Datum
+logq_receive(FmgrInfo *recv, Oid ioparam, LogqStream *stream,
+			 const char *what, const LogqField *field)
+{
+	int			client = pg_get_client_encoding();
+	StringInfoData buf;
+	volatile Datum value;
+
+	buf.data = unconstify(char *, field->data);
+	buf.len = buf.maxlen = field->len;
+	buf.cursor = 0;
+	if (client == GetDatabaseEncoding())
+		value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+	else
+	{
+		(void) SetClientEncoding(GetDatabaseEncoding());
+		PG_TRY();
+		{
+			value = ReceiveFunctionCall(recv, &buf, ioparam, -1);
+		}
+		PG_CATCH();
+		{
+			/* it was in force, so this cannot fail */
+			(void) SetClientEncoding(client);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		(void) SetClientEncoding(client);
+	}
+	if (buf.cursor != buf.len)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("partition \"%s\" sent %d bytes for %s",
+						stream->part->name, field->len, what)));
+	return value;
+}
+
+/*
+ * One field of one of the log's own types as a Datum in the current memory
+ * context.  what: what it is of, for errors.
+ */
+Datum
+logq_scan_datum(LogqScanState *state, LogqStream *stream, Oid type,
+				const char *what, const LogqField *field)
+{
+	switch (type)
+	{
+		case TEXTOID:
+			{
+				text	   *value;
+
+				(void) pg_verify_mbstr(GetDatabaseEncoding(), field->data,
+									   field->len, false);
+				value = palloc(field->len + VARHDRSZ);
+				SET_VARSIZE(value, field->len + VARHDRSZ);
+				memcpy(VARDATA(value), field->data, field->len);
+				return PointerGetDatum(value);
+			}
+		case JSONBOID:
+			return logq_receive(&state->jsonb_recv, state->jsonb_ioparam,
+								stream, what, field);
+		default:
+			if (field->len != 8)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROTOCOL_VIOLATION),
+						 errmsg("partition \"%s\" sent %d bytes for %s",
+								stream->part->name, field->len, what)));
+			return Int64GetDatum(logq_decode_int64(field->data));
 	}
 }
 
