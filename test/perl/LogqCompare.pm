@@ -225,7 +225,10 @@ sub count_pruning
 		push @nodes, grep { ref =~ /HASH|ARRAY/ }
 		  ref $node eq 'HASH' ? values %$node : @$node;
 		next unless ref $node eq 'HASH';
-		$pushed++ if ($node->{'Custom Plan Provider'} // '') eq 'LogqAggregate';
+		# that of SELECT DISTINCT stands alone
+		$pushed++
+		  if ($node->{'Custom Plan Provider'} // '') eq 'LogqAggregate' ||
+		  defined $node->{'Segments Counted by Rows'};
 		foreach (keys %$node)
 		{
 			$sources{lc $1} = 1 if /^Segments Counted by (.*)/ && $node->{$_} > 0;

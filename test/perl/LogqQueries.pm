@@ -651,7 +651,7 @@ sub query
 	push @{ $q{set} }, 'work_mem = 64' if chance($grouped{$shape} ? 0.2 : 0.1);
 	push @{ $q{set} }, 'extra_float_digits = 0' if chance(0.04);
 	# whatever becomes fewer rows is to be pushed down, for the table is small
-	push @{ $q{set} }, 'cpu_tuple_cost = 100' if $grouped{$shape} && chance(0.7);
+	push @{ $q{set} }, 'cpu_tuple_cost = 100', 'jit = off' if $grouped{$shape} && chance(0.7);
 	push @{ $q{set} }, 'logq.catalog_memory = 64' if chance(0.1);
 	push @{ $q{set} }, pick('logq.strict_pruning = on', 'logq.catalog_max_age = 0',
 		'logq.catalog_max_age = 1')
