@@ -398,7 +398,7 @@ build_request(LogqScanState *state)
 
 	request->nfields = state->ncolumns;
 	request->ts_field = request->id_field = -1;
-	request->binned = request->grouped = false;
+	request->binned = request->grouped = request->by_index = false;
 	request->tail = request->rollup_select = request->rollup_where = "";
 	memset(request->rollup_fits, false, sizeof(request->rollup_fits));
 	request->ordered = state->order != 0;

@@ -389,42 +389,7 @@ param_name(LogqScanState *state, int param)
 }
 
 /*
- * Steps of date_trunc by its unit, in us; 0: it is not known.
- */
-static int64
-unit_width(char *unit)
-{
-	int			value;
-
-	if (DecodeUnits(0, unit, &value) != UNITS)
-		return 0;
-	switch (value)
-	{
-		case DTK_MICROSEC:
-			return 1;
-		case DTK_MILLISEC:
-			return 1000;
-		case DTK_SECOND:
-			return USECS_PER_SEC;
-		case DTK_MINUTE:
-			return USECS_PER_MINUTE;
-		case DTK_HOUR:
-		case DTK_DAY:
-		case DTK_WEEK:
-		case DTK_MONTH:
-		case DTK_QUARTER:
-		case DTK_YEAR:
-		case DTK_DECADE:
-		case DTK_CENTURY:
-		case DTK_MILLENNIUM:
-			return USECS_PER_HOUR;
-		default:
-			return 0;
-	}
-}
-
-/*
- * The same of extract by its field.
+ * Steps of extract by its field, in us; 0: it is not known.
  */
 static int64
 field_width(char *field)
@@ -622,7 +587,8 @@ logq_steps_begin(LogqScanState *state)
 					step->width = USECS_PER_HOUR;
 				else if (name != NULL)
 					step->width = step->kind == LOGQ_STEP_UNIT ?
-						unit_width(name) : field_width(name);
+						(int64) Min(logq_nominal_unit(name), USECS_PER_HOUR) :
+						field_width(name);
 				step->zone = step_zone(state, second);
 				/* whatever the zone is, its offsets are of whole seconds */
 				if (step->zone == NULL && step->width > 0)

@@ -93,6 +93,7 @@ typedef struct LogqRequest
 	int			nfields;
 	bool		binned;			/* the first one is the bin of ts */
 	bool		grouped;		/* rows are groups: a fragment's go together */
+	bool		by_index;		/* an index of a sealed segment has all of it */
 	const char *tail;			/* SQL: GROUP BY and the like, or "" */
 	const char *rollup_select;	/* SQL, what rollups are asked for */
 	const char *rollup_rows;	/* the same if their rows are the groups */

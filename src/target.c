@@ -101,10 +101,11 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 }
 
 /*
- * See scan.h.
+ * The select list without the bin.  count: the SQL of the number of rows.
  */
-const char *
-logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
+static char *
+select_list(LogqScanState *state, LogqPartition *part, const char *count,
+			bool values)
 {
 	const LogqUpperScan *upper = state->upper;
 	StringInfoData buf;
@@ -120,7 +121,7 @@ logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
 		if (buf.len > 0)
 			appendStringInfoString(&buf, ", ");
 		if (target->kind == LOGQ_TARGET_COUNT)
-			appendStringInfoString(&buf, "pg_catalog.count(*)");
+			appendStringInfoString(&buf, count);
 		else
 			logq_scan_pieces(state, &buf, target->pieces, part, values);
 	}
@@ -128,32 +129,12 @@ logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
 }
 
 /*
- * The same for rollups.  as_is: of their rows, not of groups of them.
+ * See scan.h.
  */
-static char *
-rollup_select(LogqScanState *state, bool values, bool as_is)
+const char *
+logq_upper_select(LogqScanState *state, LogqPartition *part, bool values)
 {
-	const LogqUpperScan *upper = state->upper;
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < upper->ntargets; i++)
-	{
-		const LogqScanTarget *target = &upper->targets[i];
-
-		if (target->kind != LOGQ_TARGET_SQL &&
-			target->kind != LOGQ_TARGET_COUNT)
-			continue;
-		if (buf.len > 0)
-			appendStringInfoString(&buf, ", ");
-		if (target->kind == LOGQ_TARGET_SQL)
-			logq_scan_pieces(state, &buf, target->pieces, NULL, values);
-		else if (as_is)
-			appendStringInfoString(&buf, "rows");
-		else
-			appendStringInfoString(&buf, "pg_catalog.sum(rows)::bigint");
-	}
-	return buf.data;
+	return select_list(state, part, "pg_catalog.count(*)", values);
 }
 
 /*
@@ -182,6 +163,8 @@ logq_upper_request(LogqScanState *state)
 
 	request->binned = upper->has_bin;
 	request->grouped = upper->mode != LOGQ_UPPER_ROWS;
+	request->by_index = upper->mode == LOGQ_UPPER_COUNTS &&
+		upper->from_rollups;
 	request->nfields = upper->nkeys + upper->nvalues;
 
 	initStringInfo(&buf);
@@ -209,8 +192,10 @@ logq_upper_request(LogqScanState *state)
 							 values);
 		}
 		request->rollup_where = buf.data;
-		request->rollup_select = rollup_select(state, values, false);
-		request->rollup_rows = rollup_select(state, values, true);
+		request->rollup_select = select_list(state, NULL,
+											 "pg_catalog.sum(rows)::bigint",
+											 values);
+		request->rollup_rows = select_list(state, NULL, "rows", values);
 		request->rollup_fits[LOGQ_SOURCE_LEVELS] =
 			has_key(upper, LOGQ_COL_LEVEL);
 		request->rollup_fits[LOGQ_SOURCE_SERVICES] =

@@ -368,6 +368,21 @@ try_partials(Wanted *wanted, List **combined)
 }
 
 /*
+ * The best of both.  NULL: neither fits.
+ */
+static LogqUpper *
+try_groups(Wanted *wanted, List **combined)
+{
+	LogqUpper  *upper = try_counts(wanted, true, combined);
+
+	if (upper == NULL)
+		upper = try_partials(wanted, combined);
+	if (upper == NULL)
+		upper = try_counts(wanted, false, combined);
+	return upper;
+}
+
+/*
  * An expression that a node above is going to compute with: sent as a whole,
  * or else its columns.
  */
@@ -743,11 +758,7 @@ add_group_paths(PlannerInfo *root, RelOptInfo *input_rel,
 	if (collect_walker((Node *) having, &wanted))
 		return;
 
-	upper = try_counts(&wanted, true, &combined);
-	if (upper == NULL)
-		upper = try_partials(&wanted, &combined);
-	if (upper == NULL)
-		upper = try_counts(&wanted, false, &combined);
+	upper = try_groups(&wanted, &combined);
 	if (upper != NULL)
 	{
 		add_combining_path(&wanted, upper, combined, having, output_rel);
@@ -791,11 +802,7 @@ add_distinct_paths(PlannerInfo *root, RelOptInfo *input_rel,
 		if (collect_walker(lfirst(lc), &wanted))
 			return;
 
-	upper = try_counts(&wanted, true, &combined);
-	if (upper == NULL)
-		upper = try_partials(&wanted, &combined);
-	if (upper == NULL)
-		upper = try_counts(&wanted, false, &combined);
+	upper = try_groups(&wanted, &combined);
 	if (upper == NULL)
 		return;
 	ngroups = estimate_groups(&wanted);
