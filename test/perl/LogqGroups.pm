@@ -136,9 +136,15 @@ sub ordered
 sub shape_counts
 {
 	my ($self) = @_;
-	my @keys = chance(0.15) ? (keys => []) : ();
+	my @opt = chance(0.15) ? (keys => []) : ();
 
-	return $self->ordered($self->grouped('t', of => 'counts', @keys));
+	# by all that there are counts of, over much
+	@opt = (keys => [ 't.service', pick("date_trunc('minute', t.ts)",
+				"date_bin('5 minutes', t.ts, 'epoch')", "floor(extract(epoch from t.ts)/300)*300",
+				"date_trunc('hour', t.ts, 'Asia/Kathmandu')"), pick([], ['t.level'])->@* ],
+		where => 'WHERE ' . pick('true', "t.level <> 'WARN'", "t.ts >= '2010-01-01'", $self->listed('t')))
+	  if chance(0.15);
+	return $self->ordered($self->grouped('t', of => 'counts', @opt));
 }
 
 sub shape_groups
