@@ -20,10 +20,8 @@
 
 #include <math.h>
 
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 /* growth of batches by each request */
@@ -213,11 +211,9 @@ append_slice(StringInfo buf, bool *first, const LogqFragment *fragment,
 		return;
 	initStringInfo(&slice);
 	appendStringInfo(&slice, "%s >= ", column);
-	logq_append_literal(&slice, TimestampTzGetDatum(fragment->from), false,
-						TIMESTAMPTZOID, -1);
+	logq_append_time(&slice, fragment->from);
 	appendStringInfo(&slice, " AND %s < ", column);
-	logq_append_literal(&slice, TimestampTzGetDatum(fragment->to), false,
-						TIMESTAMPTZOID, -1);
+	logq_append_time(&slice, fragment->to);
 	append_condition(buf, first, slice.data);
 	pfree(slice.data);
 }
@@ -305,20 +301,16 @@ static char *
 resume_condition(LogqStream *stream)
 {
 	StringInfoData buf;
-	int			nestlevel;
 
 	if (!stream->request->ordered)
 		return stream->had.any ?
 			psprintf("id > '" INT64_FORMAT "'::bigint", stream->had.last) :
 			NULL;
-	nestlevel = logq_set_transmission_modes();
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "(ts, id) %c (",
 					 stream->request->descending ? '<' : '>');
-	logq_append_literal(&buf, TimestampTzGetDatum(stream->ts), false,
-						TIMESTAMPTZOID, -1);
+	logq_append_time(&buf, stream->ts);
 	appendStringInfo(&buf, ", '" INT64_FORMAT "'::bigint)", stream->id);
-	AtEOXact_GUC(true, nestlevel);
 	return buf.data;
 }
 
@@ -379,8 +371,8 @@ rows_to_ask(LogqStream *stream, int64 needed)
  * Choose the next batch: fragments from batch_start to batch_end, and how
  * many rows of the last one.
  */
-static void
-choose_batch(LogqStream *stream)
+void
+logq_batch_choose(LogqStream *stream)
 {
 	int64		needed = logq_batch_rows_needed(stream);
 	int64		ask = rows_to_ask(stream, needed);
@@ -452,17 +444,7 @@ logq_batch_ended(LogqStream *stream)
 }
 
 /*
- * Choose what the next request reads.
- */
-void
-logq_batch_choose(LogqStream *stream)
-{
-	choose_batch(stream);
-	stream->batch_chosen = true;
-}
-
-/*
- * Write what reads it.  Before a segment that will take a while the partition
+ * Write what reads the next batch.  Before a segment that will take a while the partition
  * is made to send what it has, so that a silent one can be told from one that
  * is at work.
  */
@@ -474,7 +456,6 @@ logq_batch_copies(LogqStream *stream, int server_version)
 	char	   *resume = NULL;
 	double		silent = 0;
 	int64		needed;
-	int			nestlevel;
 	int			i;
 
 	needed = logq_batch_rows_needed(stream);
@@ -483,7 +464,6 @@ logq_batch_copies(LogqStream *stream, int server_version)
 
 	initStringInfo(&buf);
 	initStringInfo(&extra);
-	nestlevel = logq_set_transmission_modes();
 	for (i = stream->batch_start; i < stream->batch_end; i++)
 	{
 		const LogqFragment *fragment = &stream->fragments[i];
@@ -506,7 +486,6 @@ logq_batch_copies(LogqStream *stream, int server_version)
 						  stream->batch_limit : needed, server_version);
 		appendStringInfoString(&buf, ") TO STDOUT (FORMAT binary); ");
 	}
-	AtEOXact_GUC(true, nestlevel);
 	pfree(extra.data);
 	return buf.data;
 }

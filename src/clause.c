@@ -194,22 +194,6 @@ logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
 
 /* ---------- ranking ---------- */
 
-/* the column that a node is, or -1 */
-static int
-node_column(const LogqShipContext *cxt, Node *node)
-{
-	Var		   *var;
-
-	while (IsA(node, RelabelType))
-		node = (Node *) ((RelabelType *) node)->arg;
-	var = (Var *) node;
-	if (!IsA(node, Var) || var->varno != (int) cxt->rel->relid ||
-		var->varattno <= 0 ||
-		var->varattno > Min(cxt->map->natts, LOGQ_NCOLUMNS))
-		return -1;
-	return cxt->map->column[var->varattno];
-}
-
 /* note what a function does; false if it is none of the known kinds */
 static bool
 rank_function(RankState *state, Oid funcid)
@@ -259,7 +243,7 @@ rank_walker(Node *node, RankState *state)
 	}
 	if (logq_is_scan_constant(state->cxt, node))
 		return false;
-	column = node_column(state->cxt, node);
+	column = logq_plain_column(state->cxt, node);
 	if (column >= 0)
 	{
 		state->column[column] = true;
@@ -329,9 +313,9 @@ compares_column(const LogqShipContext *cxt, Expr *clause, LogqColumn column)
 	else
 		return false;
 	return list_length(args) == 2 &&
-		((node_column(cxt, linitial(args)) == (int) column &&
+		((logq_plain_column(cxt, linitial(args)) == (int) column &&
 		  logq_is_scan_constant(cxt, lsecond(args))) ||
-		 (node_column(cxt, lsecond(args)) == (int) column &&
+		 (logq_plain_column(cxt, lsecond(args)) == (int) column &&
 		  logq_is_scan_constant(cxt, linitial(args))));
 }
 

@@ -45,19 +45,6 @@ strip_relabel(Node *node)
 	return node;
 }
 
-/* which column of ours a node is, or -1 */
-static int
-var_column(const LogqShipContext *ship, Node *node)
-{
-	Var		   *var = (Var *) node;
-
-	if (!IsA(node, Var) || var->varno != ship->rel->relid ||
-		var->varlevelsup != 0 || var->varattno <= 0 ||
-		var->varattno > ship->map->natts)
-		return -1;
-	return ship->map->column[var->varattno];
-}
-
 typedef struct DictWalk
 {
 	const LogqShipContext *ship;
@@ -111,7 +98,7 @@ not_dict_walker(Node *node, DictWalk *walk)
 	switch (nodeTag(node))
 	{
 		case T_Var:
-			switch (var_column(walk->ship, node))
+			switch (logq_var_column(walk->ship, node))
 			{
 				case LOGQ_COL_LEVEL:
 					walk->columns |= 1 << LOGQ_DICT_LEVEL;
@@ -179,7 +166,7 @@ dict_mutator(Node *node, const LogqShipContext *ship)
 	{
 		AttrNumber	attno;
 
-		switch (var_column(ship, node))
+		switch (logq_var_column(ship, node))
 		{
 			case LOGQ_COL_LEVEL:
 				attno = LOGQ_DICT_LEVEL + 1;
@@ -208,12 +195,12 @@ field_of(const LogqShipContext *ship, Node *node)
 	Const	   *key;
 
 	node = strip_relabel(node);
-	if (var_column(ship, node) == LOGQ_COL_TRACE_ID)
+	if (logq_var_column(ship, node) == LOGQ_COL_TRACE_ID)
 		return LOGQ_FIELD_TRACE_ID;
 	op = (OpExpr *) node;
 	if (!IsA(node, OpExpr) || list_length(op->args) != 2 ||
 		get_opcode(op->opno) != F_JSONB_OBJECT_FIELD_TEXT ||
-		var_column(ship, linitial(op->args)) != LOGQ_COL_ATTRS)
+		logq_var_column(ship, linitial(op->args)) != LOGQ_COL_ATTRS)
 		return NULL;
 	key = lsecond(op->args);
 	if (!IsA(key, Const) || key->constisnull)
@@ -370,7 +357,7 @@ take_containment(const LogqShipContext *ship, Node *clause,
 	List	   *result = NIL;
 
 	if (!IsA(clause, OpExpr) || get_opcode(op->opno) != F_JSONB_CONTAINS ||
-		var_column(ship, linitial(op->args)) != LOGQ_COL_ATTRS)
+		logq_var_column(ship, linitial(op->args)) != LOGQ_COL_ATTRS)
 		return NIL;
 	c = lsecond(op->args);
 	if (!IsA(c, Const) || c->constisnull)
@@ -484,7 +471,7 @@ is_message_pattern(const LogqShipContext *ship, Node *clause)
 	Oid			funcid;
 
 	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 ||
-		var_column(ship, strip_relabel(linitial(op->args))) !=
+		logq_plain_column(ship, linitial(op->args)) !=
 		LOGQ_COL_MESSAGE)
 		return false;
 	funcid = get_opcode(op->opno);

@@ -35,6 +35,7 @@
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
+#include "utils/datetime.h"
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -113,6 +114,21 @@ logq_append_literal(StringInfo buf, Datum value, bool isnull, Oid type,
 	appendStringInfoString(buf,
 						   format_type_extended(type, typmod,
 												FORMAT_TYPE_TYPEMOD_GIVEN));
+}
+
+/* See logq.h.  The text is that of timestamptz_out() in these modes. */
+void
+logq_append_time(StringInfo buf, TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	char		text[MAXDATELEN + 1];
+
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		elog(ERROR, "time out of range");
+	tm.tm_isdst = 0;			/* it is in UTC, and that is to be written */
+	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, text);
+	appendStringInfo(buf, "'%s'::timestamp with time zone", text);
 }
 
 /* See logq.h. */

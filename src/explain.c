@@ -16,7 +16,6 @@
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 /* How reasons are called in text, and in the names of properties */
@@ -68,7 +67,6 @@ remote_sql(LogqScanState *state, LogqStream *stream,
 	LogqPartition *part = stream ? stream->part : NULL;
 	LogqFragment any = {0};
 	const char *select = "";
-	int			nestlevel;
 
 	if (!values)
 	{
@@ -99,13 +97,11 @@ remote_sql(LogqScanState *state, LogqStream *stream,
 		fragment = &any;
 	}
 	initStringInfo(&buf);
-	nestlevel = logq_set_transmission_modes();
 	logq_fragment_sql(&buf, &request, fragment, select,
 					  logq_scan_where(state, state->where, part, values),
 					  NULL, false,
 					  stream != NULL && stream->share > 0 ? stream->share :
 					  request.bound, logq_server_version());
-	AtEOXact_GUC(true, nestlevel);
 	return buf.data;
 }
 

@@ -407,6 +407,10 @@ extern bool logq_is_shippable(const LogqShipContext *cxt, Expr *expr);
 /* the same of an aggregate with its arguments, and its filter */
 extern bool logq_is_aggregate_shippable(const LogqShipContext *cxt,
 										Aggref *agg);
+/* the column of ours that a node is, or -1 */
+extern int	logq_var_column(const LogqShipContext *cxt, Node *node);
+/* the same, also of what is but called another type: text as varchar */
+extern int	logq_plain_column(const LogqShipContext *cxt, Node *node);
 /*
  * Does expr have the same value for the whole scan (no Vars of rel, nothing
  * volatile, no sub-select of rel)?  Such expressions become parameters.
@@ -434,6 +438,8 @@ extern int	logq_param_index(List **params, Expr *expr);
  */
 extern void logq_append_literal(StringInfo buf, Datum value, bool isnull,
 								Oid type, int32 typmod);
+/* a finite time as such a literal; needs no settings, unlike others */
+extern void logq_append_time(StringInfo buf, TimestampTz time);
 /* pin the settings that output functions depend on; undo with AtEOXact_GUC */
 extern int	logq_set_transmission_modes(void);
 

@@ -317,19 +317,6 @@ formatted_pieces(const LogqShipContext *ship, const LogqTarget *target,
 }
 
 /*
- * The column of the log table that an expression is, or -1.
- */
-static int
-expr_column(const LogqRelInfo *info, Expr *expr)
-{
-	Var		   *var = (Var *) expr;
-
-	if (!IsA(expr, Var) || var->varattno <= 0)
-		return -1;
-	return info->map.column[var->varattno];
-}
-
-/*
  * Parameters of the step functions.
  */
 static List *
@@ -365,8 +352,8 @@ add_qual_target(LogqUpper *upper, LogqColumn column)
 	if (upper->info->map.attno[column] == 0)
 		return;
 	foreach(lc, upper->targets)
-		if (expr_column(upper->info, ((LogqTarget *) lfirst(lc))->expr) ==
-			(int) column)
+		if (logq_var_column(&upper->info->ship, (Node *)
+							((LogqTarget *) lfirst(lc))->expr) == (int) column)
 			return;
 	logq_add_target(upper, LOGQ_TARGET_QUAL, false,
 					logq_column_var(upper, column), NULL, NULL);
@@ -432,8 +419,8 @@ logq_plan_upper(LogqUpper *upper, CustomPath *path, List *tlist)
 		targets = lappend(targets,
 						  list_make4(makeInteger(target->kind),
 									 makeInteger(target->key),
-									 makeInteger(expr_column(info,
-															 target->expr)),
+									 makeInteger(logq_var_column(&info->ship,
+												 (Node *) target->expr)),
 									 target->kind != LOGQ_TARGET_SQL ? NIL :
 									 formatted_pieces(&info->ship, target,
 													  &exprs)));

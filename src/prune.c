@@ -33,14 +33,8 @@
 static int
 bounded_column(const LogqShipContext *cxt, Node *expr)
 {
-	Var		   *var = (Var *) expr;
-	int			col;
+	int			col = logq_var_column(cxt, expr);
 
-	if (!IsA(expr, Var) || var->varno != cxt->rel->relid ||
-		var->varlevelsup != 0 || var->varattno <= 0 ||
-		var->varattno > cxt->map->natts)
-		return -1;
-	col = cxt->map->column[var->varattno];
 	return (col == LOGQ_COL_TS || col == LOGQ_COL_ID) ? col : -1;
 }
 

@@ -90,17 +90,7 @@ param_node(PruneBuild *build, Node *value)
 static int
 plain_column(PruneBuild *build, Node *expr)
 {
-	const LogqShipContext *ship = build->ship;
-	Var		   *var;
-
-	while (IsA(expr, RelabelType))
-		expr = (Node *) ((RelabelType *) expr)->arg;
-	var = (Var *) expr;
-	if (!IsA(expr, Var) || var->varno != ship->rel->relid ||
-		var->varlevelsup != 0 || var->varattno <= 0 ||
-		var->varattno > ship->map->natts)
-		return -1;
-	return ship->map->column[var->varattno];
+	return logq_plain_column(build->ship, expr);
 }
 
 /*

@@ -28,7 +28,6 @@
 #include "lib/stringinfo.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 /* ids of rows that are kept as they come; more of them are sorted on disk */
@@ -304,7 +303,6 @@ logq_spool_request(LogqStream *stream)
 	PGresult   *volatile res = NULL;
 	char	   *volatile message = NULL;
 	StringInfoData sql;
-	int			nestlevel;
 	int			i;
 
 	/* the list of segments as this transaction sees it */
@@ -320,7 +318,6 @@ logq_spool_request(LogqStream *stream)
 		return;
 
 	initStringInfo(&sql);
-	nestlevel = logq_set_transmission_modes();
 	for (i = 0; i < stream->nfragments; i++)
 	{
 		appendStringInfoString(&sql, "COPY (");
@@ -330,7 +327,6 @@ logq_spool_request(LogqStream *stream)
 						  PQserverVersion(conn->pg));
 		appendStringInfoString(&sql, ") TO STDOUT (FORMAT binary); ");
 	}
-	AtEOXact_GUC(true, nestlevel);
 	stream->sql = sql.data;
 	logq_conn_send(conn, sql.data);
 	stream->requests++;

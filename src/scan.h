@@ -301,7 +301,6 @@ typedef struct LogqUpperScan
 	bool		has_bin;
 	int			nkeys;			/* sent, the bin included */
 	int			nvalues;		/* sent, that are no keys */
-	bool		counts;			/* one of them is the number of rows */
 	bool		gathers;		/* values of a group come in an array */
 	/* steps.c */
 	List	   *plan_steps;
@@ -407,7 +406,6 @@ typedef struct LogqScanState
 
 	/* waiting */
 	WaitEventSet *wait_set;
-	int			wait_size;
 	bool	   *waiting;		/* by stream */
 	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests */
 

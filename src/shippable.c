@@ -531,6 +531,51 @@ note_collation(ShipState *state, Oid funcid, Oid inputcollid, List *args)
 	return false;
 }
 
+/* ---------- columns ---------- */
+
+/* See logq.h. */
+int
+logq_var_column(const LogqShipContext *cxt, Node *node)
+{
+	Var		   *var = (Var *) node;
+
+	if (!IsA(node, Var) || var->varno != (int) cxt->rel->relid ||
+		var->varlevelsup != 0 || var->varattno <= 0 ||
+		var->varattno > Min(cxt->map->natts, LOGQ_NCOLUMNS))
+		return -1;
+	return cxt->map->column[var->varattno];
+}
+
+/* See logq.h. */
+int
+logq_plain_column(const LogqShipContext *cxt, Node *node)
+{
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return logq_var_column(cxt, node);
+}
+
+/* See shippable.h. */
+bool
+logq_is_of_query(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_SubLink:
+		case T_SubPlan:
+		case T_AlternativeSubPlan:
+		case T_Aggref:
+		case T_GroupingFunc:
+		case T_WindowFunc:
+		case T_PlaceHolderVar:
+		case T_CurrentOfExpr:
+		case T_SetToDefault:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* ---------- constant for the scan? ---------- */
 
 /*
@@ -542,6 +587,8 @@ not_constant_walker(Node *node, ConstantState *state)
 {
 	if (node == NULL)
 		return false;
+	if (logq_is_of_query(node))
+		return true;
 
 	switch (nodeTag(node))
 	{
@@ -553,16 +600,6 @@ not_constant_walker(Node *node, ConstantState *state)
 				((Param *) node)->paramkind != PARAM_EXEC;
 		case T_CaseTestExpr:
 			return state->case_depth == 0;
-		case T_SubLink:
-		case T_SubPlan:
-		case T_AlternativeSubPlan:
-		case T_Aggref:
-		case T_GroupingFunc:
-		case T_WindowFunc:
-		case T_PlaceHolderVar:
-		case T_CurrentOfExpr:
-		case T_SetToDefault:
-			return true;
 		case T_CaseExpr:
 			{
 				CaseExpr   *c = (CaseExpr *) node;
@@ -747,14 +784,7 @@ ship_walker(Node *node, ShipState *state)
 	switch (nodeTag(node))
 	{
 		case T_Var:
-			{
-				Var		   *var = (Var *) node;
-
-				return var->varno == (int) cxt->rel->relid &&
-					var->varlevelsup == 0 && var->varattno > 0 &&
-					var->varattno <= Min(cxt->map->natts, LOGQ_NCOLUMNS) &&
-					cxt->map->column[var->varattno] >= 0;
-			}
+			return logq_var_column(cxt, node) >= 0;
 		case T_FuncExpr:
 			return ship_function((FuncExpr *) node, state);
 		case T_OpExpr:

@@ -35,6 +35,9 @@ typedef enum LogqFunctionKind
 
 extern LogqFunctionKind logq_function_kind(Oid funcid);
 
+/* does it take the query's own execution to compute a node? */
+extern bool logq_is_of_query(Node *node);
+
 /* in epoch.c: comparisons of seconds since 1970; NULL if it is none */
 extern Expr *logq_rewrite_epoch(const LogqShipContext *cxt, OpExpr *op);
 

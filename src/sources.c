@@ -353,9 +353,9 @@ add_rows(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins)
 }
 
 /*
- * The rollups that were gathered become a fragment.
+ * The rollups that were gathered become a fragment.  NULL: there are none.
  */
-static void
+static LogqFragment *
 end_together(Choosing *choosing, LogqSource source)
 {
 	LogqFragment *together = &choosing->together[source];
@@ -363,7 +363,7 @@ end_together(Choosing *choosing, LogqSource source)
 	LogqFragment *fragment;
 
 	if (choosing->nnames[source] == 0)
-		return;
+		return NULL;
 	seg.name = psprintf("%s::pg_catalog.name[]",
 						quote_literal_cstr(psprintf("{%s}",
 													choosing->names[source].data)));
@@ -381,6 +381,7 @@ end_together(Choosing *choosing, LogqSource source)
 											   fragment->lower);
 	choosing->nnames[source] = 0;
 	resetStringInfo(&choosing->names[source]);
+	return fragment;
 }
 
 /*
@@ -417,7 +418,7 @@ add_rollup(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 		(!whole || choosing->nnames[source] >= MAX_SEGMENTS_TOGETHER ||
 		 bins->width != together->bins.width ||
 		 (bins->origin - together->bins.origin) % bins->width != 0))
-		end_together(choosing, source);
+		(void) end_together(choosing, source);
 	if (choosing->nnames[source] == 0)
 	{
 		together->bins = *bins;
@@ -432,10 +433,8 @@ add_rollup(Choosing *choosing, const LogqSegment *seg, const LogqBins *bins,
 	choosing->nnames[source]++;
 	if (!whole)
 	{
-		LogqFragment *fragment;
+		LogqFragment *fragment = end_together(choosing, source);
 
-		end_together(choosing, source);
-		fragment = &choosing->pruned->fragments[choosing->pruned->nfragments - 1];
 		fragment->sliced = true;
 		fragment->from = from;
 		fragment->to = to;
@@ -566,8 +565,8 @@ logq_choose_sources(LogqScanState *state, int index)
 	/* newest first: that is where waiting would hurt */
 	for (int i = pruned->nleft - 1; i >= 0; i--)
 		choose_segment(&choosing, &part->segments[pruned->left[i]]);
-	end_together(&choosing, LOGQ_SOURCE_LEVELS);
-	end_together(&choosing, LOGQ_SOURCE_SERVICES);
+	(void) end_together(&choosing, LOGQ_SOURCE_LEVELS);
+	(void) end_together(&choosing, LOGQ_SOURCE_SERVICES);
 	flush_cells(&choosing);
 	if (choosing.counts != NULL)
 		logq_counts_end(choosing.counts);

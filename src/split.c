@@ -758,13 +758,8 @@ logq_split_aggregate(LogqUpper *upper, Aggref *agg)
 static bool
 is_never_null(LogqUpper *upper, Node *node)
 {
-	Var		   *var = (Var *) node;
-	int			column;
+	int			column = logq_var_column(&upper->info->ship, node);
 
-	if (!IsA(node, Var) || var->varno != upper->rel->relid ||
-		var->varattno <= 0 || var->varattno > upper->info->map.natts)
-		return false;
-	column = upper->info->map.column[var->varattno];
 	return column == LOGQ_COL_TS || column == LOGQ_COL_ID ||
 		column == LOGQ_COL_PARTITION;
 }

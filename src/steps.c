@@ -26,6 +26,8 @@
 
 #include "plan.h"
 
+#include "shippable.h"
+
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "miscadmin.h"
@@ -61,23 +63,10 @@ typedef struct DependState
 
 /* ---------- planning ---------- */
 
-/* the column that a node is, or -1 */
-static int
-node_column(const LogqShipContext *cxt, Node *node)
-{
-	Var		   *var = (Var *) node;
-
-	if (!IsA(node, Var) || var->varno != (int) cxt->rel->relid ||
-		var->varlevelsup != 0 || var->varattno <= 0 ||
-		var->varattno > Min(cxt->map->natts, LOGQ_NCOLUMNS))
-		return -1;
-	return cxt->map->column[var->varattno];
-}
-
 static bool
 is_ts(const LogqShipContext *cxt, Node *node)
 {
-	return node_column(cxt, node) == LOGQ_COL_TS;
+	return logq_var_column(cxt, node) == LOGQ_COL_TS;
 }
 
 /* may this be an argument of a step function? */
@@ -261,10 +250,12 @@ depend_walker(Node *node, DependState *state)
 
 	if (node == NULL)
 		return false;
+	if (logq_is_of_query(node))
+		return true;
 	switch (nodeTag(node))
 	{
 		case T_Var:
-			column = node_column(state->cxt, node);
+			column = logq_var_column(state->cxt, node);
 			if (column < 0 || column == LOGQ_COL_TS)
 				return true;
 			state->dep->columns[column] = true;
@@ -273,16 +264,6 @@ depend_walker(Node *node, DependState *state)
 			if (find_step(state, (FuncExpr *) node))
 				return false;
 			break;
-		case T_SubLink:
-		case T_SubPlan:
-		case T_AlternativeSubPlan:
-		case T_Aggref:
-		case T_GroupingFunc:
-		case T_WindowFunc:
-		case T_PlaceHolderVar:
-		case T_CurrentOfExpr:
-		case T_SetToDefault:
-			return true;
 		default:
 			break;
 	}
@@ -721,9 +702,8 @@ logq_bin_start(const LogqBins *bins, int64 ts)
 }
 
 /*
- * SQL of the bin of a column, for a server of this version; the caller has set
- * the transmission modes.  What has no date_bin() computes in seconds, which
- * is exact for whole ones.
+ * SQL of the bin of a column, for a server of this version.  What has no
+ * date_bin() computes in seconds, which is exact for whole ones.
  */
 void
 logq_append_bin(StringInfo buf, const LogqBins *bins, const char *column,
@@ -734,8 +714,7 @@ logq_append_bin(StringInfo buf, const LogqBins *bins, const char *column,
 		appendStringInfo(buf, "pg_catalog.date_bin('" INT64_FORMAT
 						 " microseconds'::pg_catalog.interval, %s, ",
 						 bins->width, column);
-		logq_append_literal(buf, TimestampTzGetDatum(bins->origin), false,
-							TIMESTAMPTZOID, -1);
+		logq_append_time(buf, bins->origin);
 		appendStringInfoString(buf, ")");
 	}
 	else if (bins->width > 1 && bins->width % USECS_PER_SEC == 0 &&

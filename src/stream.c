@@ -131,7 +131,6 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->batch_size = 0;
 	stream->resume = false;
 	stream->in_fragment = false;
-	stream->batch_chosen = false;
 	stream->servers = NULL;
 	stream->tried = stream->behind = 0;
 	stream->nfailures = 0;
@@ -407,7 +406,6 @@ logq_stream_prepare(LogqStream *stream)
 
 	stream->stale = false;
 	stream->skipped_bytes = 0;
-	stream->batch_chosen = false;
 
 	if (stream->load != NULL ||
 		(!stream->confirmed && !stream->part->loaded))

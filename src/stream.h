@@ -202,7 +202,6 @@ struct LogqStream
 	bool		poor;			/* few rows match: do not ask by shares */
 	bool		resume;			/* the next fragment was cut off at a row */
 	bool		in_fragment;	/* rows of one are coming */
-	bool		batch_chosen;	/* the request is for a batch, not the catalog */
 
 	/* the servers of the partition; failover.c */
 	LogqServers *servers;		/* NULL: not looked up in this run */
@@ -428,8 +427,8 @@ extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */
 extern int64 logq_batch_rows_needed(LogqStream *stream);
 /*
- * SQL of one fragment, for requests and EXPLAIN; the transmission modes are
- * set.  extra: a further condition, or NULL.
+ * SQL of one fragment, for requests and EXPLAIN.  extra: a further condition,
+ * or NULL.
  */
 extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 							  const LogqFragment *fragment,

@@ -88,7 +88,6 @@ logq_upper_prepare(LogqScanState *state, List *plan, CustomScan *cscan)
 					upper->nvalues++;
 				break;
 			case LOGQ_TARGET_COUNT:
-				upper->counts = true;
 				upper->nvalues++;
 				break;
 			case LOGQ_TARGET_PARTITION:

@@ -310,14 +310,12 @@ take_aggregates(LogqUpper *upper, List *aggs, List **combined)
  * Counts mode.  NULL: it does not fit.
  */
 static LogqUpper *
-try_counts(Wanted *wanted, bool from_rollups, List **combined)
+try_counts(Wanted *wanted, List **combined)
 {
 	LogqUpper  *upper = new_upper(wanted, LOGQ_UPPER_COUNTS);
 	ListCell   *lc;
 
 	take_conditions(upper);
-	if (from_rollups && !upper->from_rollups)
-		return NULL;
 	foreach(lc, wanted->keys)
 	{
 		GroupKey   *key = lfirst(lc);
@@ -368,18 +366,24 @@ try_partials(Wanted *wanted, List **combined)
 }
 
 /*
- * The best of both.  NULL: neither fits.
+ * The best of both: counts, if rollups can have them, else partials.  NULL:
+ * neither fits.
  */
 static LogqUpper *
 try_groups(Wanted *wanted, List **combined)
 {
-	LogqUpper  *upper = try_counts(wanted, true, combined);
+	List	   *combined_counts = NIL;
+	LogqUpper  *counts = try_counts(wanted, &combined_counts);
 
-	if (upper == NULL)
-		upper = try_partials(wanted, combined);
-	if (upper == NULL)
-		upper = try_counts(wanted, false, combined);
-	return upper;
+	if (counts == NULL || !counts->from_rollups)
+	{
+		LogqUpper  *partials = try_partials(wanted, combined);
+
+		if (partials != NULL)
+			return partials;
+	}
+	*combined = combined_counts;
+	return counts;
 }
 
 /*
