@@ -157,7 +157,9 @@ typedef struct LogqCanon
 	int64		ts_high;
 	int64		id_low;
 	int64		id_high;
-	/* all other clauses, equal ones in equal words; no partition's name */
+	/* the text is about the name of the partition, which is not in it */
+	bool		names_partition;
+	/* all other clauses, equal ones in equal words */
 	char	   *text;
 } LogqCanon;
 

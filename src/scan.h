@@ -15,6 +15,7 @@
 #include "nodes/execnodes.h"
 #include "nodes/extensible.h"
 
+#include "cacherun.h"
 #include "merge.h"
 #include "stream.h"
 
@@ -386,6 +387,7 @@ typedef struct LogqScanState
 	LogqBounds	bounds;
 	LogqRequest request;
 	LogqClock	clock;
+	LogqCacheRun cache;
 
 	/* partitions, chosen anew with each run */
 	bool		started;
@@ -407,7 +409,8 @@ typedef struct LogqScanState
 	/* waiting */
 	WaitEventSet *wait_set;
 	bool	   *waiting;		/* by stream */
-	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests */
+	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests,
+								 * then Redis */
 
 	MemoryContext scan_cxt;		/* the life of the node */
 	MemoryContext run_cxt;		/* one run: reset at each rescan */
