@@ -157,10 +157,10 @@ typedef struct LogqCanon
 	int64		ts_high;
 	int64		id_low;
 	int64		id_high;
-	/* the text is about the name of the partition, which is not in it */
-	bool		names_partition;
 	/* all other clauses, equal ones in equal words */
 	char	   *text;
+	/* some of them read the partition's name, which is not in the text */
+	bool		names_partition;
 } LogqCanon;
 
 /*
@@ -170,8 +170,9 @@ typedef struct LogqCanon
 extern List *logq_canon_clauses(const LogqShipContext *cxt, List *clauses,
 								List **params);
 /*
- * When a run begins, with its parameters evaluated (values and literals); call
- * with run_cxt current.
+ * When a run begins, with its parameters evaluated: their values, also those
+ * passed by reference, must still be there, and their literals.  Call with
+ * run_cxt current.
  */
 extern void logq_canon_begin(struct LogqScanState *state, LogqCanon *canon);
 

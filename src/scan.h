@@ -38,6 +38,7 @@ enum LogqPlanItem
 	LOGQ_PLAN_PARTITION_QUAL,	/* Integer: position of quals on partition */
 	LOGQ_PLAN_LIMIT,			/* Integer: position of LIMIT's count */
 	LOGQ_PLAN_OFFSET,			/* Integer: position of OFFSET's count */
+	LOGQ_PLAN_CANON,			/* List of nodes, see canon.c */
 	LOGQ_PLAN_UPPER				/* List, see LogqUpperItem; NIL: a plain scan */
 };
 
