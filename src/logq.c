@@ -15,9 +15,11 @@
 #include <limits.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "admission.h"
+#include "cache.h"
 #include "ingest.h"
 #include "maintain.h"
 #include "query.h"
@@ -37,6 +39,7 @@ int			logq_max_replica_lag = 10000;
 int			logq_read_from = LOGQ_READ_ANY;
 int			logq_hedge_min_delay = 10;
 bool		logq_enable_hedging = true;
+int			logq_hot_cache_size = 100;
 bool		logq_partial_results = false;
 int			logq_queue_timeout = 2000;
 bool		logq_enable_filter_pushdown = true;
@@ -158,6 +161,18 @@ _PG_init(void)
 							"Sets how long a partition's server is waited for at least before a second one is asked.",
 							NULL, &logq_hedge_min_delay,
 							10, 1, 60000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	/*
+	 * Without shared memory it decides nothing, and the server would not take
+	 * it as what it is; but the configuration may have it.
+	 */
+	DefineCustomIntVariable("logq.hot_cache_size",
+							"Sets how much shared memory keeps results of sealed segments.",
+							"0 means none.  The library must be in shared_preload_libraries.",
+							&logq_hot_cache_size,
+							100, 0, 65536,
+							process_shared_preload_libraries_in_progress ?
+							PGC_POSTMASTER : PGC_SIGHUP, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.ingest_batch_ms",
 							"Sets how long rows from Kafka may wait for others to be written with.",
