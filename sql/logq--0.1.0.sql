@@ -678,12 +678,12 @@ CREATE FUNCTION logq.last_query(
 	OUT missing name[], OUT segments_asked bigint, OUT segments_pruned bigint,
 	OUT retried bigint, OUT hedged bigint, OUT rows bigint, OUT bytes bigint,
 	OUT first_row_ms float8, OUT total_ms float8, OUT queued_ms float8,
-	OUT cached bigint, OUT catalog_age_ms float8, OUT running boolean)
+	OUT cached bigint, OUT cache_age_ms float8, OUT catalog_age_ms float8, OUT running boolean)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_last_query'
 LANGUAGE C VOLATILE STRICT ROWS 1;
 COMMENT ON FUNCTION logq.last_query() IS
-	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from a cache; times in ms, NULL where there is none';
+	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from the cache; cache_age_ms: age of the oldest of these answers when the query began; times in ms, NULL where there is none';
 
 -- ---------------------------------------------------------------------
 -- Maintenance
