@@ -345,7 +345,7 @@ is_look_up(LogqScanState *state)
 	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
 	ListCell   *lc;
 
-	if (state->cache.canon.id_low == state->cache.canon.id_high)
+	if (state->bounds.id_low == state->bounds.id_high)
 		return true;
 	foreach(lc, (List *) list_nth(plan->custom_private,
 								  LOGQ_PLAN_PRUNE_NODES))
@@ -375,8 +375,9 @@ logq_cache_begin_run(LogqScanState *state)
 	if (logq_cache == LOGQ_CACHE_OFF ||
 		(!logq_hot_available() && !logq_redis_usable()))
 		return;
+	run->state = state;
 	run->cxt = state->run_cxt;
-	logq_canon_begin(state, &run->canon);
+	run->canon.text = NULL;
 	run->reads = logq_cache == LOGQ_CACHE_ON;
 	run->used = !is_look_up(state);
 }
