@@ -535,8 +535,12 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	}
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
-	size = Min(size, first_pending(stream) - stream->batch_end);
-	if (size == 0)
+	if (first_pending(stream) < stream->nfragments)
+	{
+		size = Min(size, first_pending(stream) - stream->batch_end);
+		stream->more_pending = true;
+	}
+	if (size <= 0)
 		return 0;
 
 	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream);

@@ -231,6 +231,7 @@ typedef struct LogqConn
 	bool		counted;		/* among all backends', in connlimit.c */
 	bool		own_place;		/* took a place there when it was handed out */
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
+	bool		in_snapshot;	/* idle within a transaction that only reads */
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
