@@ -90,7 +90,7 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
-SHLIB_LINK = $(libpq) -lhiredis
+SHLIB_LINK = $(libpq) -lhiredis -llz4
 ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DLOGQ_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto

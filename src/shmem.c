@@ -102,6 +102,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(logq_resolve_shmem_size());
 	RequestAddinShmemSpace(logq_admission_shmem_size());
 	RequestAddinShmemSpace(logq_connlimit_shmem_size());
+	RequestAddinShmemSpace(logq_hot_shmem_size());
+	RequestAddinShmemSpace(logq_cachestat_shmem_size());
 	RequestAddinShmemSpace(logq_redis_shmem_size());
 	RequestNamedLWLockTranche("logq", 7);
 }
@@ -129,6 +131,8 @@ shmem_startup(void)
 	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
 	logq_admission_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
+	logq_hot_shmem_startup(&GetNamedLWLockTranche("logq")[5].lock);
+	logq_cachestat_shmem_startup();
 	logq_redis_shmem_startup(&GetNamedLWLockTranche("logq")[6].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
