@@ -101,7 +101,9 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 	cached->state = LOGQ_CACHED_HIT;
 	run->held += len;
 	logq_cache_count(level, LOGQ_CACHE_HITS, 1);
-	logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
+	/* redis.c has counted its own */
+	if (level == LOGQ_CACHE_MEMORY)
+		logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
 }
 
 /*
@@ -266,7 +268,8 @@ look_up(LogqStream *stream, int to)
 			pfree(packed);
 			logq_hot_remove(&cached->key);
 		}
-		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
+		if (logq_hot_available())
+			logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
 		if (run->collecting)
 			collect(run, cached);
 	}
