@@ -15,7 +15,7 @@
  * not have it flap.  The same for writing, where one value is let through.
  *
  * Whoever changes the state under the lock writes the one line to the log, when
- * the lock is released.  The lock protects all entries; it is held for a few
+ * the lock is released; what statement that was in says nothing.  The lock protects all entries; it is held for a few
  * instructions, no other is taken under it, and nothing here throws.
  *
  * Failure cases: a session that ends, or forgets its probe: another may try
@@ -245,6 +245,7 @@ logq_redis_failed(const LogqRedisConfig *config, bool probe,
 	if (opened)
 		ereport(LOG,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" is not asked any more until it answers: %s",
 						config->address, reason)));
 }
@@ -274,6 +275,7 @@ logq_redis_answered(const LogqRedisConfig *config)
 	if (closed)
 		ereport(LOG,
 				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" answers again",
 						config->address)));
 }
@@ -355,6 +357,7 @@ logq_redis_refused(const LogqRedisConfig *config, const char *reason)
 	if (began)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" is not written to any more until it takes values: %s",
 						config->address, reason)));
 }
@@ -382,6 +385,7 @@ logq_redis_taken(const LogqRedisConfig *config)
 	if (ended)
 		ereport(LOG,
 				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" takes values again",
 						config->address)));
 }

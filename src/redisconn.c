@@ -82,6 +82,9 @@ logq_redis_error_text(const LogqRedisItem *item, char *text, Size text_len)
 		if (quote != NULL)
 			*quote = '\0';
 	}
+	len = strlen(text);
+	while (len > 0 && text[len - 1] == ' ')
+		text[--len] = '\0';
 }
 
 /* ---------- commands ---------- */

@@ -36,12 +36,19 @@ logq_redis_tls_clear_errors(void)
 	ERR_clear_error();
 }
 
+/*
+ * The first error of the queue, which is the one that says most.
+ */
 static const char *
-last_error(void)
+queued_error(void)
 {
-	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+	unsigned long error = ERR_peek_error();
+	const char *reason = ERR_reason_error_string(error);
 
-	return reason != NULL ? reason : "unknown error";
+	if (reason != NULL)
+		return reason;
+	/* from 3.0 on, such an error has no text */
+	return error != 0 ? strerror(ERR_GET_REASON(error)) : "unknown error";
 }
 
 /*
@@ -88,16 +95,16 @@ logq_redis_tls_prepare(LogqRedisConn *conn)
 		good = SSL_CTX_set_default_verify_paths(context) == 1;
 	if (!good)
 		logq_redis_complain(conn, "could not load root certificates: %s",
-							last_error());
+							queued_error());
 	if (config->sslcert != NULL &&
 		SSL_CTX_use_certificate_chain_file(context, config->sslcert) != 1)
 		logq_redis_complain(conn, "could not load the certificate: %s",
-							last_error());
+							queued_error());
 	if (config->sslkey != NULL &&
 		SSL_CTX_use_PrivateKey_file(context, config->sslkey,
 									SSL_FILETYPE_PEM) != 1)
 		logq_redis_complain(conn, "could not load the key: %s",
-							last_error());
+							queued_error());
 	ERR_clear_error();
 }
 
@@ -128,7 +135,7 @@ logq_redis_tls_start(LogqRedisConn *conn)
 	if (ssl == NULL || !set_server_name(ssl, conn->config->server_name))
 	{
 		logq_redis_complain(conn, "TLS could not be started: %s",
-							last_error());
+							queued_error());
 		SSL_free(ssl);
 	}
 	else if (redisInitiateSSL(conn->redis, ssl) != REDIS_OK)
@@ -160,7 +167,7 @@ logq_redis_tls_error(const LogqRedisConn *conn)
 	verified = SSL_get_verify_result(conn->tls->ssl);
 	if (verified != X509_V_OK)
 		return X509_verify_cert_error_string(verified);
-	if (ERR_peek_last_error() != 0)
-		return last_error();
+	if (ERR_peek_error() != 0)
+		return queued_error();
 	return NULL;
 }
