@@ -82,7 +82,7 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
-SHLIB_LINK = $(libpq)
+SHLIB_LINK = $(libpq) -llz4
 
 # JIT inlining of this module would gain nothing and need clang
 override with_llvm = no

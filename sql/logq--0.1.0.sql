@@ -597,6 +597,41 @@ COMMENT ON VIEW logq.stat_admission IS
 	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
 GRANT SELECT ON logq.stat_admission TO PUBLIC;
 
+-- ---------------------------------------------------------------------
+-- Cache
+-- ---------------------------------------------------------------------
+
+-- For everybody, as pg_stat_database is: there are only totals.  The reason,
+-- which may name a host, is for those with pg_read_all_stats.
+CREATE FUNCTION logq.cache_status(
+	OUT level text, OUT state text, OUT reason text, OUT since timestamptz,
+	OUT entries bigint, OUT bytes bigint, OUT size_limit bigint,
+	OUT hits bigint, OUT misses bigint, OUT expired bigint, OUT damaged bigint,
+	OUT stores bigint, OUT too_cheap bigint, OUT too_large bigint, OUT evictions bigint,
+	OUT dropped bigint, OUT errors bigint, OUT timeouts bigint,
+	OUT bytes_read bigint, OUT bytes_written bigint, OUT saved_ms float8, OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_cache_status'
+LANGUAGE C VOLATILE STRICT ROWS 2;
+COMMENT ON FUNCTION logq.cache_status() IS 'see logq.stat_cache';
+
+CREATE VIEW logq.stat_cache AS
+	SELECT level, state, reason, since, entries, bytes, size_limit,
+		hits, misses, hits::float8 / nullif(hits + misses, 0) AS hit_ratio, expired, damaged,
+		stores, too_cheap, too_large, evictions, dropped, errors, timeouts,
+		bytes_read, bytes_written, saved_ms, stats_reset
+	FROM logq.cache_status();
+COMMENT ON VIEW logq.stat_cache IS
+	'one row for each level of the cache, memory and redis, none unless the library is in shared_preload_libraries: its state (why and since when, of redis), what memory holds, and what was found, stored and saved by the queries of all databases since stats_reset; NULL is what a level does not have';
+GRANT SELECT ON logq.stat_cache TO PUBLIC;
+
+CREATE FUNCTION logq.cache_reset_stats()
+RETURNS void
+AS 'MODULE_PATHNAME', 'logq_cache_reset_stats'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.cache_reset_stats() IS 'let the counters of logq.stat_cache begin at 0 again';
+REVOKE ALL ON FUNCTION logq.cache_reset_stats() FROM PUBLIC;
+
 CREATE VIEW logq.segments AS
 	SELECT p.server AS partition, s.name, s.lower, s.upper, s.state, s.sealed_at,
 		CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END AS rows,
@@ -643,12 +678,12 @@ CREATE FUNCTION logq.last_query(
 	OUT missing name[], OUT segments_asked bigint, OUT segments_pruned bigint,
 	OUT retried bigint, OUT hedged bigint, OUT rows bigint, OUT bytes bigint,
 	OUT first_row_ms float8, OUT total_ms float8, OUT queued_ms float8,
-	OUT cached bigint, OUT catalog_age_ms float8, OUT running boolean)
+	OUT cached bigint, OUT cache_age_ms float8, OUT catalog_age_ms float8, OUT running boolean)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_last_query'
 LANGUAGE C VOLATILE STRICT ROWS 1;
 COMMENT ON FUNCTION logq.last_query() IS
-	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from a cache; times in ms, NULL where there is none';
+	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from the cache; cache_age_ms: age of the oldest of these answers when the query began; times in ms, NULL where there is none';
 
 -- ---------------------------------------------------------------------
 -- Maintenance

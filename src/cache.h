@@ -56,8 +56,12 @@ extern char *logq_hot_get(const LogqCacheKey *key, Size max_len, Size *len);
 extern void logq_hot_put(const LogqCacheKey *key, const char *packed,
 						 Size len);
 extern void logq_hot_remove(const LogqCacheKey *key);
-/* values that were kept */
+/*
+ * Returns how many values went.  Forgets what logq_hot_seen() has noted, too.
+ */
 extern int64 logq_hot_clear(void);
+/* for logq.stat_cache; bytes and size_limit are memory for values */
+extern void logq_hot_usage(int64 *entries, int64 *bytes, int64 *size_limit);
 /*
  * Has this key been seen here not long ago?  Notes it.  (By a table of some
  * thousands of hashes, which may forget, and may take one for another.)
@@ -73,6 +77,11 @@ typedef enum LogqCacheLevel
 	LOGQ_NCACHE_LEVELS
 } LogqCacheLevel;
 
+/*
+ * Of the level in memory, hotcache.c counts stores, bytes_written, evictions
+ * and, for what is more than a share of the memory, too_large; all else is for
+ * those who call it.
+ */
 typedef enum LogqCacheCounter
 {
 	LOGQ_CACHE_HITS,
@@ -144,6 +153,12 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 							 Size len);
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
+/*
+ * For logq.stat_cache: a constant state, why ("": no reason), and since when (0:
+ * not known).
+ */
+extern void logq_redis_status(const char **state, char *reason,
+							  Size reason_len, TimestampTz *since);
 
 /* ---------- canon.c: equal questions in one form ---------- */
 
@@ -157,8 +172,10 @@ typedef struct LogqCanon
 	int64		ts_high;
 	int64		id_low;
 	int64		id_high;
-	/* all other clauses, equal ones in equal words; no partition's name */
+	/* all other clauses, equal ones in equal words */
 	char	   *text;
+	/* some of them read the partition's name, which is not in the text */
+	bool		names_partition;
 } LogqCanon;
 
 /*
@@ -168,8 +185,9 @@ typedef struct LogqCanon
 extern List *logq_canon_clauses(const LogqShipContext *cxt, List *clauses,
 								List **params);
 /*
- * When a run begins, with its parameters evaluated (values and literals); call
- * with run_cxt current.
+ * When a run begins, with its parameters evaluated: their values, also those
+ * passed by reference, must still be there, and their literals.  Call with
+ * run_cxt current.
  */
 extern void logq_canon_begin(struct LogqScanState *state, LogqCanon *canon);
 

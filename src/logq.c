@@ -15,9 +15,11 @@
 #include <limits.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "admission.h"
+#include "cache.h"
 #include "ingest.h"
 #include "maintain.h"
 #include "query.h"
@@ -37,6 +39,7 @@ int			logq_max_replica_lag = 10000;
 int			logq_read_from = LOGQ_READ_ANY;
 int			logq_hedge_min_delay = 10;
 bool		logq_enable_hedging = true;
+int			logq_hot_cache_size = 100;
 bool		logq_partial_results = false;
 int			logq_queue_timeout = 2000;
 bool		logq_enable_filter_pushdown = true;
@@ -62,6 +65,19 @@ int			logq_ingest_max_message = 1024;
 int			logq_ingest_max_age = 365 * SECS_PER_DAY;
 int			logq_ingest_max_future = SECS_PER_DAY;
 int			logq_on_offset_loss = LOGQ_OFFSET_LOSS_ERROR;
+
+static const struct config_enum_entry cache_options[] = {
+	{"off", LOGQ_CACHE_OFF, false},
+	{"on", LOGQ_CACHE_ON, false},
+	{"refresh", LOGQ_CACHE_REFRESH, false},
+	{"false", LOGQ_CACHE_OFF, true},
+	{"true", LOGQ_CACHE_ON, true},
+	{"no", LOGQ_CACHE_OFF, true},
+	{"yes", LOGQ_CACHE_ON, true},
+	{"0", LOGQ_CACHE_OFF, true},
+	{"1", LOGQ_CACHE_ON, true},
+	{NULL, 0, false}
+};
 
 static const struct config_enum_entry offset_loss_options[] = {
 	{"error", LOGQ_OFFSET_LOSS_ERROR, false},
@@ -104,6 +120,23 @@ _PG_init(void)
 							   "A list of keys, separated by commas; a key that has other characters than letters, digits and underscores is quoted as an identifier.",
 							   &logq_bloom_attrs, "", PGC_SUSET,
 							   GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomEnumVariable("logq.cache",
+							 "Sets whether results of sealed segments are taken from the cache.",
+							 "\"refresh\" takes none from it, and puts those in their place that are worth it.",
+							 &logq_cache, LOGQ_CACHE_ON, cache_options,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_max_value",
+							"Sets how large the result of a segment may be to be cached.",
+							"Before it is compressed.",
+							&logq_cache_max_value,
+							1024, 1, 16 * 1024, PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomRealVariable("logq.cache_min_cost",
+							 "Sets how long the result of a segment must have taken to be cached.",
+							 "And a millisecond more for each 256 kB of it. 0 caches all.",
+							 &logq_cache_min_cost,
+							 1.0, 0.0, 100000.0, PGC_USERSET, GUC_UNIT_MS,
+							 NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.catalog_max_age",
 							"Sets how long ago the copy of a partition's catalog must have been found true, for the partition not to be asked.",
 							NULL, &logq_catalog_max_age,
@@ -158,6 +191,18 @@ _PG_init(void)
 							"Sets how long a partition's server is waited for at least before a second one is asked.",
 							NULL, &logq_hedge_min_delay,
 							10, 1, 60000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	/*
+	 * Without shared memory it decides nothing, and the server would not take
+	 * it as what it is; but the configuration may have it.
+	 */
+	DefineCustomIntVariable("logq.hot_cache_size",
+							"Sets how much shared memory keeps results of sealed segments.",
+							"0 means none.  The library must be in shared_preload_libraries.",
+							&logq_hot_cache_size,
+							100, 0, 65536,
+							process_shared_preload_libraries_in_progress ?
+							PGC_POSTMASTER : PGC_SIGHUP, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.ingest_batch_ms",
 							"Sets how long rows from Kafka may wait for others to be written with.",

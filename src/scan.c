@@ -87,6 +87,7 @@ release_scan(void *arg)
 	int			i;
 
 	logq_query_end(state, true);
+	logq_cache_forget_run(state);
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_abandon(&state->streams[i]);
 	state->nstreams = 0;
@@ -571,6 +572,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		return false;
 
 	logq_forget_sources(state);
+	logq_cache_forget_run(state);
 	MemoryContextReset(state->run_cxt);
 	old = MemoryContextSwitchTo(state->run_cxt);
 	evaluate_params(state);
@@ -604,6 +606,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 			state->wait_slots[i].pos = -1;
 			state->wait_slots[n + i].pos = -1;
 		}
+		state->wait_slots[2 * n].pos = -1;
 		state->nstreams = n;
 		MemoryContextSwitchTo(state->run_cxt);
 	}
@@ -666,6 +669,7 @@ plan_stream(LogqStream *stream, void *arg)
 static void
 start_run(LogqScanState *state)
 {
+	MemoryContext old;
 	int			i;
 
 	if (!state->admitted)
@@ -682,8 +686,7 @@ start_run(LogqScanState *state)
 
 	for (i = 0; i < state->nstreams; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(state->run_cxt);
-
+		old = MemoryContextSwitchTo(state->run_cxt);
 		state->waiting[i] = false;
 		state->live[i] = false;
 		if (state->fates[i] == LOGQ_FATE_ASKED ||
@@ -702,6 +705,10 @@ start_run(LogqScanState *state)
 		}
 		MemoryContextSwitchTo(old);
 	}
+	old = MemoryContextSwitchTo(state->run_cxt);
+	logq_cache_begin_run(state);
+	logq_cache_begin_streams(state);
+	MemoryContextSwitchTo(old);
 	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
 					state->order < 0);
 	for (i = 0; i < state->nstreams; i++)
@@ -858,6 +865,8 @@ end_scan(CustomScanState *node)
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
 	logq_forget_sources(state);
+	logq_cache_forget_run(state);
+	logq_redis_flush();
 	logq_query_end(state, false);
 	if (state->scan_cxt != NULL)
 		MemoryContextReset(state->scan_cxt);

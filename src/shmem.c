@@ -26,6 +26,7 @@
 #include "postgres.h"
 
 #include "admission.h"
+#include "cache.h"
 #include "ingest.h"
 #include "maintain.h"
 #include "resolve.h"
@@ -101,7 +102,9 @@ shmem_request(void)
 	RequestAddinShmemSpace(logq_resolve_shmem_size());
 	RequestAddinShmemSpace(logq_admission_shmem_size());
 	RequestAddinShmemSpace(logq_connlimit_shmem_size());
-	RequestNamedLWLockTranche("logq", 5);
+	RequestAddinShmemSpace(logq_hot_shmem_size());
+	RequestAddinShmemSpace(logq_cachestat_shmem_size());
+	RequestNamedLWLockTranche("logq", 6);
 }
 
 static void
@@ -127,6 +130,8 @@ shmem_startup(void)
 	logq_resolve_shmem_startup(&GetNamedLWLockTranche("logq")[3].lock);
 	logq_admission_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
+	logq_hot_shmem_startup(&GetNamedLWLockTranche("logq")[5].lock);
+	logq_cachestat_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
