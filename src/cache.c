@@ -105,7 +105,9 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 	cached->state = LOGQ_CACHED_HIT;
 	run->held += len;
 	logq_cache_count(level, LOGQ_CACHE_HITS, 1);
-	logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
+	/* redis.c has counted its own */
+	if (level == LOGQ_CACHE_MEMORY)
+		logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
 }
 
 /*
@@ -275,7 +277,8 @@ look_up(LogqStream *stream, int to)
 			if (!good)
 				logq_hot_remove(&cached->key);
 		}
-		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
+		if (logq_hot_available())
+			logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
 		if (run->collecting)
 			collect(run, cached);
 	}
@@ -547,8 +550,12 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
 	/* what Redis may yet have must not change while it is being asked */
-	size = Min(size, first_pending(stream) - stream->batch_end);
-	if (size == 0)
+	if (first_pending(stream) < stream->nfragments)
+	{
+		size = Min(size, first_pending(stream) - stream->batch_end);
+		stream->more_pending = true;
+	}
+	if (size <= 0)
 		return 0;
 
 	/* an unordered stream has what must be asked first, if it was looked up */
