@@ -29,6 +29,17 @@ CREATE FOREIGN DATA WRAPPER logq_fdw
 COMMENT ON FOREIGN DATA WRAPPER logq_fdw IS
 	'distributed log search; each server is a partition, the server "logq" is all of them';
 
+CREATE FUNCTION logq.redis_validator(text[], oid) RETURNS void
+AS 'MODULE_PATHNAME', 'logq_redis_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION logq.redis_validator(text[], oid) IS
+	'checks the options of the server that leads to Redis';
+REVOKE ALL ON FUNCTION logq.redis_validator(text[], oid) FROM PUBLIC;
+
+CREATE FOREIGN DATA WRAPPER logq_redis
+	VALIDATOR logq.redis_validator;
+COMMENT ON FOREIGN DATA WRAPPER logq_redis IS
+	'cache of logq in Redis, at the server that logq.cache_server names';
+
 CREATE SERVER logq FOREIGN DATA WRAPPER logq_fdw;
 COMMENT ON SERVER logq IS 'all partitions of logq together';
 
@@ -1590,3 +1601,13 @@ CREATE VIEW logq.grafana_missing WITH (security_invoker = true) AS
 	WHERE NOT q.complete;
 COMMENT ON VIEW logq.grafana_missing IS
 	'a row, with the columns of logq.grafana_logs, for each partition that is missing from the answer to the query under way, or, when it reads no log table, the session''s last one; to be added to it by UNION ALL (logq.partial_results)';
+
+-- ---------------------------------------------------------------------
+-- The cache
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.cache_clear() RETURNS bigint
+AS 'MODULE_PATHNAME', 'logq_cache_clear' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.cache_clear() IS
+	'removes all that is cached in memory and in Redis, and returns how many values that were; fails when Redis cannot be reached, with the memory cleared';
+REVOKE ALL ON FUNCTION logq.cache_clear() FROM PUBLIC;

@@ -101,7 +101,9 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 	cached->state = LOGQ_CACHED_HIT;
 	run->held += len;
 	logq_cache_count(level, LOGQ_CACHE_HITS, 1);
-	logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
+	/* redis.c has counted its own */
+	if (level == LOGQ_CACHE_MEMORY)
+		logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
 }
 
 /*
@@ -266,7 +268,8 @@ look_up(LogqStream *stream, int to)
 			pfree(packed);
 			logq_hot_remove(&cached->key);
 		}
-		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
+		if (logq_hot_available())
+			logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
 		if (run->collecting)
 			collect(run, cached);
 	}
@@ -345,7 +348,7 @@ is_look_up(LogqScanState *state)
 	CustomScan *plan = castNode(CustomScan, state->css.ss.ps.plan);
 	ListCell   *lc;
 
-	if (state->cache.canon.id_low == state->cache.canon.id_high)
+	if (state->bounds.id_low == state->bounds.id_high)
 		return true;
 	foreach(lc, (List *) list_nth(plan->custom_private,
 								  LOGQ_PLAN_PRUNE_NODES))
@@ -375,8 +378,9 @@ logq_cache_begin_run(LogqScanState *state)
 	if (logq_cache == LOGQ_CACHE_OFF ||
 		(!logq_hot_available() && !logq_redis_usable()))
 		return;
+	run->state = state;
 	run->cxt = state->run_cxt;
-	logq_canon_begin(state, &run->canon);
+	run->canon.text = NULL;
 	run->reads = logq_cache == LOGQ_CACHE_ON;
 	run->used = !is_look_up(state);
 }
@@ -534,8 +538,12 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	}
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
-	size = Min(size, first_pending(stream) - stream->batch_end);
-	if (size == 0)
+	if (first_pending(stream) < stream->nfragments)
+	{
+		size = Min(size, first_pending(stream) - stream->batch_end);
+		stream->more_pending = true;
+	}
+	if (size <= 0)
 		return 0;
 
 	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream);

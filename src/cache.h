@@ -111,6 +111,14 @@ extern void logq_cachestat_shmem_startup(void);
 
 extern Size logq_redis_shmem_size(void);
 extern void logq_redis_shmem_startup(LWLock *lock);
+/*
+ * How it fares, for logq.stat_cache: "not configured", "closed" (all is well),
+ * "open" (it is not asked), "half-open" (one session finds out whether it is
+ * back), "read-only" (it refuses values).  *since is 0 when it has never been
+ * otherwise.
+ */
+extern void logq_redis_status(const char **state, char *reason,
+							  Size reason_len, TimestampTz *since);
 
 /*
  * A value has come for the index-th key of a look-up.  The data are there for
@@ -153,13 +161,6 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 							 Size len);
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
-/*
- * For logq.stat_cache: a constant state, why ("": no reason), and since when (0:
- * not known).
- */
-extern void logq_redis_status(const char **state, char *reason,
-							  Size reason_len, TimestampTz *since);
-
 /* ---------- canon.c: equal questions in one form ---------- */
 
 struct LogqScanState;

@@ -88,8 +88,15 @@ hash_stream(pg_cryptohash_ctx *hash, LogqStream *stream, const char *user,
 			uint8 *digest)
 {
 	const LogqRequest *request = stream->request;
-	const LogqCanon *canon = &stream->cache->canon;
+	LogqCanon  *canon = &stream->cache->canon;
 
+	if (canon->text == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stream->cache->cxt);
+
+		logq_canon_begin(stream->cache->state, canon);
+		MemoryContextSwitchTo(old);
+	}
 	begin_hash(hash);
 	add_number(hash, LOGQ_CACHE_FORMAT);
 	add_text(hash, GetDatabaseEncodingName());

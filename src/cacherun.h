@@ -53,8 +53,9 @@ typedef struct LogqCacheRun
 	bool		used;
 	bool		reads;			/* else all is asked anew, and stored */
 	bool		collecting;		/* look-ups of all streams go together */
+	struct LogqScanState *state;
 	MemoryContext cxt;			/* of the run */
-	LogqCanon	canon;
+	LogqCanon	canon;			/* canon.text NULL: not made yet */
 	size_t		held;			/* bytes of packed values */
 	LogqCached **collected;
 	int			ncollected;

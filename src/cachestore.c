@@ -10,6 +10,9 @@
  * had again is not worth its place: an index look-up takes a tenth of a
  * millisecond.
  *
+ * A fragment is stored under the version of its segment that the partition has
+ * confirmed in the same snapshot.
+ *
  * Never stored: what is gone on with from the middle, what did not come to its
  * end, what a LIMIT may have cut off in no particular order.  What a LIMIT cut
  * off in order is stored as the beginning that it is.
@@ -64,6 +67,7 @@ logq_cache_begin_fragment(LogqStream *stream)
 	int			next = stream->batch_start + stream->batch_done;
 
 	kept->keeping = stream->cache != NULL && stream->in_fragment &&
+		kept->current &&
 		next < stream->batch_end &&
 		stream->fragments[next].cached != NULL &&
 		!(stream->resume && stream->batch_done == 0);

@@ -137,6 +137,22 @@ _PG_init(void)
 							 &logq_cache_min_cost,
 							 1.0, 0.0, 100000.0, PGC_USERSET, GUC_UNIT_MS,
 							 NULL, NULL, NULL);
+	DefineCustomStringVariable("logq.cache_server",
+							   "Sets the foreign server that leads to the cache in Redis.",
+							   "One of the foreign-data wrapper \"logq_redis\".  Without such a server there is no Redis.",
+							   &logq_cache_server, "redis", PGC_SUSET, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_timeout",
+							"Sets how long a query may wait for the cache in Redis.",
+							NULL, &logq_cache_timeout,
+							20, 1, 10000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_ttl",
+							"Sets how long a fragment may stay in the cache.",
+							NULL, &logq_cache_ttl,
+							SECS_PER_HOUR, 1, 30 * SECS_PER_DAY,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.catalog_max_age",
 							"Sets how long ago the copy of a partition's catalog must have been found true, for the partition not to be asked.",
 							NULL, &logq_catalog_max_age,

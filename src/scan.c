@@ -35,6 +35,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -174,6 +175,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	state->params = palloc0(sizeof(ExprState *) * (state->nparams + 1));
 	state->param_types = palloc0(sizeof(Oid) * (state->nparams + 1));
 	state->param_typmods = palloc0(sizeof(int32) * (state->nparams + 1));
+	state->param_lens = palloc0(sizeof(int16) * (state->nparams + 1));
+	state->param_byvals = palloc0(sizeof(bool) * (state->nparams + 1));
 	state->param_values = palloc0(sizeof(Datum) * (state->nparams + 1));
 	state->param_nulls = palloc0(sizeof(bool) * (state->nparams + 1));
 	state->param_literals = palloc0(sizeof(char *) * (state->nparams + 1));
@@ -184,6 +187,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 		state->params[i] = ExecInitExpr(expr, &node->ss.ps);
 		state->param_types[i] = exprType((Node *) expr);
 		state->param_typmods[i] = exprTypmod((Node *) expr);
+		get_typlenbyval(state->param_types[i], &state->param_lens[i],
+						&state->param_byvals[i]);
 	}
 	state->recheck = plan_expr(state, plan, LOGQ_PLAN_RECHECK, true);
 	state->partition_qual = plan_expr(state, plan, LOGQ_PLAN_PARTITION_QUAL,
@@ -257,8 +262,13 @@ evaluate_params(LogqScanState *state)
 		state->param_values[i] = ExecEvalExpr(state->params[i], econtext,
 											  &state->param_nulls[i]);
 
-	/* the bounds must outlive the values they are made from */
+	/* they are read until the run ends, and so is what is made from them */
 	MemoryContextSwitchTo(state->run_cxt);
+	for (i = 0; i < state->nparams; i++)
+		if (!state->param_nulls[i])
+			state->param_values[i] = datumCopy(state->param_values[i],
+											   state->param_byvals[i],
+											   state->param_lens[i]);
 	logq_bounds_init(&state->bounds);
 	foreach(lc, state->prune)
 	{

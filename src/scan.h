@@ -375,6 +375,8 @@ typedef struct LogqScanState
 	ExprState **params;
 	Oid		   *param_types;
 	int32	   *param_typmods;
+	int16	   *param_lens;
+	bool	   *param_byvals;
 	ExprState  *recheck;
 	ExprState  *partition_qual;
 	ExprState  *limit;

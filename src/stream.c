@@ -425,6 +425,7 @@ logq_stream_prepare(LogqStream *stream)
 	stream->stale = false;
 	stream->skipped_bytes = 0;
 	stream->local_batch = false;
+	stream->more_pending = false;
 
 	if (stream->load != NULL ||
 		(!stream->confirmed && !stream->part->loaded))
@@ -453,16 +454,33 @@ logq_stream_prepare(LogqStream *stream)
 
 /*
  * The request as it goes to a server of the partition.
+ *
+ * If Redis may have more of what is wanted, the transaction is left open: what
+ * it turns out not to have is then read from the same snapshot.  A row that an
+ * UPDATE moves from one segment to another must not be seen in both.
  */
 char *
 logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 {
 	bool		replica = stream->servers->servers[server].replica;
 	bool		has_replicas = stream->servers->n > 1;
+	bool		goes_on = conn->in_snapshot && stream->confirmed &&
+		stream->load == NULL;
 	StringInfoData buf;
 	char	   *copies;
 
 	initStringInfo(&buf);
+	if (goes_on)
+	{
+		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
+		appendStringInfoString(&buf, copies);
+		pfree(copies);
+		if (!stream->more_pending)
+			appendStringInfoString(&buf, "COMMIT");
+		return buf.data;
+	}
+	if (conn->in_snapshot)
+		appendStringInfoString(&buf, "COMMIT; ");
 	if (replica)
 	{
 		appendStringInfoString(&buf, logq_replica_sql());
@@ -483,14 +501,15 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 			appendStringInfoString(&buf,
 								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
 								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		else if (!stream->confirmed || replica)
+		else if (!stream->confirmed || replica || stream->cache != NULL)
 			appendStringInfoString(&buf,
 								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
 		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
 		appendStringInfoString(&buf, copies);
 		pfree(copies);
 	}
-	appendStringInfoString(&buf, "COMMIT");
+	if (!stream->more_pending)
+		appendStringInfoString(&buf, "COMMIT");
 	return buf.data;
 }
 
@@ -548,6 +567,7 @@ send_request(LogqStream *stream)
 		pfree(stream->sql);
 	stream->sql = logq_stream_sql(stream, stream->server,
 								  stream->conn);
+	stream->conn->in_snapshot = false;
 	MemoryContextSwitchTo(old);
 
 	stream->asked_at = GetCurrentTimestamp();
@@ -726,6 +746,7 @@ take_version(LogqStream *stream, PGresult *res)
 		return false;
 	}
 	stream->new_version = result_version(stream, res);
+	stream->kept.current = stream->new_version == stream->plan_version;
 	/* one that is no replica any more has what there is */
 	if (replica && !stream->promoted && stream->new_version < known)
 	{
@@ -765,6 +786,8 @@ take_result(LogqStream *stream)
 			return true;
 		}
 		stream->conn->state = LOGQ_CONN_IDLE;
+		stream->conn->in_snapshot =
+			PQtransactionStatus(pg) == PQTRANS_INTRANS;
 		request_ended(stream);
 		return true;
 	}

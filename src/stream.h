@@ -172,6 +172,7 @@ typedef struct LogqKept
 	TimestampTz since;			/* the fragment, or its request, began */
 	TimestampTz sent_at;		/* the request */
 	int			asked;			/* fragments that it has brought */
+	bool		current;		/* it sees segments in the versions we know */
 	int64		limit;			/* rows asked of all but the last one, -1: all */
 } LogqKept;
 
@@ -269,6 +270,7 @@ struct LogqStream
 	bool		planned;		/* fragments were chosen before asking */
 	bool		local;			/* nothing was asked so far */
 	bool		local_batch;	/* nothing of this batch is */
+	bool		more_pending;	/* more may have to be asked of the same snapshot */
 	int			looked_up;		/* fragments that were, from the first one on */
 	char	   *cached_rows;	/* binary COPY that is being read */
 	LogqKept	kept;
