@@ -59,16 +59,18 @@ double		logq_cache_min_cost = 1.0;
 /* ---------- look-ups ---------- */
 
 /*
- * What was found under a fragment's key: is it good, and not too old?  The
- * caller owns the packed value.  Never throws.
+ * What was found under a fragment's key: is it good, and not too old (*good),
+ * and of use for this run?  The caller owns the packed value.  Never throws.
  */
 static bool
-accept_value(LogqCached *cached, LogqCacheLevel level, const char *packed,
-			 Size len)
+accept_value(const LogqCacheRun *run, LogqCached *cached,
+			 LogqCacheLevel level, const char *packed, Size len,
+			 bool *good)
 {
 	LogqCacheValue value;
 	int64		age;
 
+	*good = false;
 	if (!logq_cache_open(&cached->key, packed, len,
 						 (size_t) logq_cache_max_value * 1024, &value))
 	{
@@ -82,7 +84,9 @@ accept_value(LogqCached *cached, LogqCacheLevel level, const char *packed,
 		logq_cache_count(level, LOGQ_CACHE_EXPIRED, 1);
 		return false;
 	}
-	return true;
+	*good = true;
+	/* whoever needs all of it asks for it, and then it is there for all */
+	return value.whole || run->state->request.bound >= 0;
 }
 
 /*
@@ -101,7 +105,9 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 	cached->state = LOGQ_CACHED_HIT;
 	run->held += len;
 	logq_cache_count(level, LOGQ_CACHE_HITS, 1);
-	logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
+	/* redis.c has counted its own */
+	if (level == LOGQ_CACHE_MEMORY)
+		logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
 }
 
 /*
@@ -115,9 +121,11 @@ take_from_redis(void *arg, int index, const char *data, Size len)
 	LogqCacheRun *run = lookup->run;
 	LogqCached *cached = lookup->entries[index];
 	char	   *packed;
+	bool		good;
 
 	if (cached->state != LOGQ_CACHED_PENDING ||
-		!accept_value(cached, LOGQ_CACHE_REDIS, data, len) ||
+		!accept_value(run, cached, LOGQ_CACHE_REDIS, data, len,
+					  &good) ||
 		run->held + len > MAX_HELD_BYTES)
 		return;
 	packed = MemoryContextAllocExtended(run->cxt, len, MCXT_ALLOC_NO_OOM);
@@ -249,6 +257,7 @@ look_up(LogqStream *stream, int to)
 		MemoryContext old;
 		char	   *packed;
 		Size		len;
+		bool		good = false;
 
 		if (cached == NULL || !run->reads)
 			continue;
@@ -256,7 +265,8 @@ look_up(LogqStream *stream, int to)
 		packed = logq_hot_get(&cached->key, MAX_HELD_BYTES - run->held, &len);
 		MemoryContextSwitchTo(old);
 		if (packed != NULL &&
-			accept_value(cached, LOGQ_CACHE_MEMORY, packed, len))
+			accept_value(run, cached, LOGQ_CACHE_MEMORY, packed, len,
+						 &good))
 		{
 			take_hit(run, cached, LOGQ_CACHE_MEMORY, packed, len);
 			continue;
@@ -264,9 +274,11 @@ look_up(LogqStream *stream, int to)
 		if (packed != NULL)
 		{
 			pfree(packed);
-			logq_hot_remove(&cached->key);
+			if (!good)
+				logq_hot_remove(&cached->key);
 		}
-		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
+		if (logq_hot_available())
+			logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
 		if (run->collecting)
 			collect(run, cached);
 	}
@@ -500,9 +512,16 @@ logq_cache_must_wait(LogqStream *stream)
 static bool
 may_skip_asking(LogqStream *stream)
 {
-	if (stream->conn == NULL &&
-		!logq_identity_proven(stream->part->serverid, stream->userid))
-		return false;
+	if (stream->conn == NULL)
+	{
+		const char *user = logq_identity(stream->part->serverid,
+										 stream->userid);
+
+		/* a cursor may have rested while the user mapping was changed */
+		if (user == NULL || strcmp(user, stream->cache_user) != 0 ||
+			!logq_identity_proven(stream->part->serverid, stream->userid))
+			return false;
+	}
 	return stream->confirmed ||
 		(stream->plan_version == stream->part->version &&
 		 logq_catalog_confirmed(stream->part));
@@ -526,15 +545,11 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	if (stream->cache == NULL)
 		return size;
 	/* whoever goes on from the middle asks */
-	if (stream->resume)
-	{
-		if (fragments[0].cached != NULL)
-			fragments[0].cached->state = LOGQ_CACHED_MISS;
-		stream->local = false;
-		return size;
-	}
+	if (stream->resume && fragments[0].cached != NULL)
+		fragments[0].cached->state = LOGQ_CACHED_MISS;
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
+	/* what Redis may yet have must not change while it is being asked */
 	if (first_pending(stream) < stream->nfragments)
 	{
 		size = Min(size, first_pending(stream) - stream->batch_end);
@@ -543,7 +558,9 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	if (size <= 0)
 		return 0;
 
-	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream);
+	/* an unordered stream has what must be asked first, if it was looked up */
+	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream) &&
+		(stream->request->ordered || stream->looked_up == stream->nfragments);
 	while (n < size && (!hit || logq_fragment_is_cached(&fragments[n])))
 	{
 		n++;
@@ -566,6 +583,32 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 			stream->confirmed = true;
 	}
 	return n;
+}
+
+/*
+ * See cacherun.h.
+ */
+bool
+logq_cache_is_user(const LogqStream *stream, const LogqConn *conn)
+{
+	const char *user = PQuser(conn->pg);
+
+	return stream->cache == NULL || stream->cache_user == NULL ||
+		(user != NULL && strcmp(user, stream->cache_user) == 0);
+}
+
+/*
+ * See cacherun.h.
+ */
+void
+logq_cache_check_user(LogqStream *stream, const LogqConn *conn)
+{
+	if (logq_cache_is_user(stream, conn))
+		return;
+	for (int i = stream->batch_start + stream->batch_done;
+		 i < stream->nfragments; i++)
+		stream->fragments[i].cached = NULL;
+	stream->cache = NULL;
 }
 
 /* ---------- rows ---------- */

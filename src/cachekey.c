@@ -182,8 +182,11 @@ hash_fragment(pg_cryptohash_ctx *hash, LogqStream *stream,
 }
 
 /*
- * See cacherun.h.  The list of segments is that by which the fragments were
- * chosen.
+ * See cacherun.h.
+ *
+ * The list of segments must be that by which the fragments were chosen: another
+ * scan of the session may know a later one by now, and a replica that is good
+ * enough for us may lack what makes its versions.
  */
 void
 logq_cache_keys(LogqStream *stream, int from, int to)
@@ -194,7 +197,11 @@ logq_cache_keys(LogqStream *stream, int from, int to)
 	LogqCached *cached = NULL;
 	int			left = 0;
 
-	if (user == NULL)
+	if (user == NULL || stream->plan_version != stream->part->version)
+		return;
+	if (stream->cache_user == NULL)
+		stream->cache_user = MemoryContextStrdup(stream->cxt, user);
+	else if (strcmp(stream->cache_user, user) != 0)
 		return;
 	for (int i = from; i < to; i++)
 	{

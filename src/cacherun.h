@@ -97,6 +97,12 @@ extern bool logq_cache_must_wait(LogqStream *stream);
  */
 extern int	logq_cache_limit_batch(LogqStream *stream, int size);
 
+/* is this a connection of the user in whose name fragments were looked up? */
+extern bool logq_cache_is_user(const LogqStream *stream,
+							   const LogqConn *conn);
+/* it is about to be asked; if it is not, nothing is cached, or will be */
+extern void logq_cache_check_user(LogqStream *stream, const LogqConn *conn);
+
 /* is the fragment in the cache, so that it is not asked? */
 static inline bool
 logq_fragment_is_cached(const LogqFragment *fragment)

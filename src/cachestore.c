@@ -183,7 +183,7 @@ logq_cache_end_fragment(LogqStream *stream)
 	/* of groups, none has been handed out yet, and there is no limit */
 	limit = at == stream->batch_end - 1 ? stream->batch_limit : kept->limit;
 	whole = limit < 0 || stream->fragment_rows < limit;
-	if ((whole || stream->request->ordered) &&
+	if ((whole || (stream->request->ordered && stream->fragment_rows > 0)) &&
 		is_worth_storing(stream->fragments[at].cached, cost, kept->data.len))
 		store(stream, stream->fragments[at].cached, whole, cost);
 	stop_keeping(stream);

@@ -480,13 +480,33 @@ make_room(uint32 n, uint32 *steps, int *chances)
 /* ---------- for others ---------- */
 
 /*
- * Give up a pin.
+ * First chunk of a key's entry, which stays as it is until it is unpinned.
  */
+static uint32
+pin(const LogqCacheKey *key, Size max_len, Size *len)
+{
+	uint32		first;
+
+	LWLockAcquire(lock, LW_SHARED);
+	first = find_entry(key);
+	if (first != NO_CHUNK)
+	{
+		Entry	   *entry = entry_at(first);
+
+		*len = entry->len;
+		if (*len > max_len)
+			first = NO_CHUNK;
+		else if ((pg_atomic_fetch_add_u32(&entry->state, 1) & STATE_READ) == 0)
+			pg_atomic_fetch_or_u32(&entry->state, STATE_READ);
+	}
+	LWLockRelease(lock);
+	return first;
+}
+
 static void
 unpin(uint32 first)
 {
-	uint32		state =
-		pg_atomic_fetch_sub_u32(&entry_at(first)->state, 1);
+	uint32		state = pg_atomic_fetch_sub_u32(&entry_at(first)->state, 1);
 
 	if ((state & STATE_DEAD) == 0 || (state & STATE_PINS) != 1)
 		return;
@@ -506,23 +526,9 @@ logq_hot_get(const LogqCacheKey *key, Size max_len, Size *len)
 
 	if (hot == NULL)
 		return NULL;
-
-	LWLockAcquire(lock, LW_SHARED);
-	first = find_entry(key);
-	if (first != NO_CHUNK)
-	{
-		Entry	   *entry = entry_at(first);
-
-		*len = entry->len;
-		if (*len > max_len)
-			first = NO_CHUNK;
-		else if ((pg_atomic_fetch_add_u32(&entry->state, 1) & STATE_READ) == 0)
-			pg_atomic_fetch_or_u32(&entry->state, STATE_READ);
-	}
-	LWLockRelease(lock);
+	first = pin(key, max_len, len);
 	if (first == NO_CHUNK)
 		return NULL;
-
 	/* nothing may throw until it is unpinned */
 	copy = MemoryContextAllocExtended(CurrentMemoryContext, *len,
 									  MCXT_ALLOC_NO_OOM);

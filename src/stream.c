@@ -162,6 +162,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->released = false;
 	stream->scan_rows = 0;
 	stream->cache = NULL;
+	stream->cache_user = NULL;
 	stream->planned = false;
 	stream->local = true;
 	stream->local_batch = false;
@@ -313,6 +314,7 @@ logq_stream_finish(LogqStream *stream)
 	stream->replay.data.data = NULL;
 	stream->cached_rows = NULL;
 	stream->cache = NULL;
+	stream->cache_user = NULL;
 	stream->cells = NULL;
 	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);
@@ -563,6 +565,7 @@ send_request(LogqStream *stream)
 {
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
+	logq_cache_check_user(stream, stream->conn);
 	if (stream->sql != NULL)
 		pfree(stream->sql);
 	stream->sql = logq_stream_sql(stream, stream->server,

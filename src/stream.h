@@ -267,6 +267,7 @@ struct LogqStream
 	LogqReplay	replay;
 	/* the cache; see cacherun.h */
 	struct LogqCacheRun *cache; /* NULL: not used */
+	char	   *cache_user;		/* in whose name keys were made, NULL: none were */
 	bool		planned;		/* fragments were chosen before asking */
 	bool		local;			/* nothing was asked so far */
 	bool		local_batch;	/* nothing of this batch is */
