@@ -154,8 +154,8 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
 /*
- * For logq.stat_cache: a constant state, why ("": no reason), and since when (0:
- * not known).
+ * For logq.stat_cache: a constant state, why ("": no reason), and since when
+ * (0: not known).
  */
 extern void logq_redis_status(const char **state, char *reason,
 							  Size reason_len, TimestampTz *since);
