@@ -74,6 +74,14 @@ MODULE_big = logq
 EXTENSION = logq
 PGFILEDESC = "logq - distributed log search"
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/import/*.c)))
+
+# hiredis has TLS from 1.0 on, if it was built with it, in a library of its own
+HIREDIS_SSL := $(shell printf '\043include <hiredis/hiredis.h>\n\043include <hiredis/hiredis_ssl.h>\n' | \
+	$(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+ifneq ($(HIREDIS_SSL),yes)
+OBJS := $(filter-out src/redistls.o,$(OBJS))
+endif
+
 DATA = $(sort $(wildcard sql/logq--*.sql))
 
 PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
@@ -82,7 +90,11 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
-SHLIB_LINK = $(libpq) -llz4
+SHLIB_LINK = $(libpq) -lhiredis -llz4
+ifeq ($(HIREDIS_SSL),yes)
+PG_CPPFLAGS += -DLOGQ_HIREDIS_SSL
+SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
+endif
 
 # JIT inlining of this module would gain nothing and need clang
 override with_llvm = no

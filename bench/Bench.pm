@@ -11,7 +11,7 @@ use IO::Handle;
 use IPC::Open2;
 
 our @EXPORT = qw(%failed add_result ask at between fail median number
-  print_row run_once stop take_turns wanted_cases);
+  output_to print_row run_once stop take_turns wanted_cases);
 
 # cases and systems that have failed, "CASE PEER" => why
 our %failed;
@@ -88,6 +88,22 @@ sub run_once
 		}
 		$error .= $line;
 	}
+}
+
+# Let a psql write results to a file; what it has written to another one is
+# there then
+sub output_to
+{
+	my ($system, $file) = @_;
+
+	start($system) unless $system->{pid};
+	local $SIG{PIPE} = 'IGNORE';
+	my $to = $system->{to};
+	my $from = $system->{from};
+	print $to "\\o '", $file =~ s/'/''/gr, "'\n\\echo ready\n";
+	my $line = <$from> // "the session has ended\n";
+	die $line unless $line eq "ready\n";
+	return;
 }
 
 # What a query returns, from a psql of its own

@@ -29,6 +29,17 @@ CREATE FOREIGN DATA WRAPPER logq_fdw
 COMMENT ON FOREIGN DATA WRAPPER logq_fdw IS
 	'distributed log search; each server is a partition, the server "logq" is all of them';
 
+CREATE FUNCTION logq.redis_validator(text[], oid) RETURNS void
+AS 'MODULE_PATHNAME', 'logq_redis_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION logq.redis_validator(text[], oid) IS
+	'checks the options of the server that leads to Redis';
+REVOKE ALL ON FUNCTION logq.redis_validator(text[], oid) FROM PUBLIC;
+
+CREATE FOREIGN DATA WRAPPER logq_redis
+	VALIDATOR logq.redis_validator;
+COMMENT ON FOREIGN DATA WRAPPER logq_redis IS
+	'cache of logq in Redis, at the server that logq.cache_server names';
+
 CREATE SERVER logq FOREIGN DATA WRAPPER logq_fdw;
 COMMENT ON SERVER logq IS 'all partitions of logq together';
 
@@ -678,12 +689,12 @@ CREATE FUNCTION logq.last_query(
 	OUT missing name[], OUT segments_asked bigint, OUT segments_pruned bigint,
 	OUT retried bigint, OUT hedged bigint, OUT rows bigint, OUT bytes bigint,
 	OUT first_row_ms float8, OUT total_ms float8, OUT queued_ms float8,
-	OUT cached bigint, OUT catalog_age_ms float8, OUT running boolean)
+	OUT cached bigint, OUT cache_age_ms float8, OUT catalog_age_ms float8, OUT running boolean)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_last_query'
 LANGUAGE C VOLATILE STRICT ROWS 1;
 COMMENT ON FUNCTION logq.last_query() IS
-	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from a cache; times in ms, NULL where there is none';
+	'the last query of this session that read log tables, also one that still runs (a cursor) or has failed; no row before the first one. complete: nothing is missing from what was returned so far; retried: requests that were made again, at another server or over another connection; hedged: second requests beside a slow one; cached: segments answered from the cache; cache_age_ms: age of the oldest of these answers when the query began; times in ms, NULL where there is none';
 
 -- ---------------------------------------------------------------------
 -- Maintenance
@@ -1590,3 +1601,13 @@ CREATE VIEW logq.grafana_missing WITH (security_invoker = true) AS
 	WHERE NOT q.complete;
 COMMENT ON VIEW logq.grafana_missing IS
 	'a row, with the columns of logq.grafana_logs, for each partition that is missing from the answer to the query under way, or, when it reads no log table, the session''s last one; to be added to it by UNION ALL (logq.partial_results)';
+
+-- ---------------------------------------------------------------------
+-- The cache
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.cache_clear() RETURNS bigint
+AS 'MODULE_PATHNAME', 'logq_cache_clear' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.cache_clear() IS
+	'removes all that is cached in memory and in Redis, and returns how many values that were; fails when Redis cannot be reached, with the memory cleared';
+REVOKE ALL ON FUNCTION logq.cache_clear() FROM PUBLIC;

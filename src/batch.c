@@ -16,7 +16,7 @@
  */
 #include "postgres.h"
 
-#include "stream.h"
+#include "cacherun.h"
 
 #include <math.h>
 
@@ -85,6 +85,7 @@ logq_plan_fragments(LogqStream *stream)
 	/* nothing is handed out while a stream has no bound, so it kept its own */
 	if (stream->request->ordered && stream->request->handed_out)
 		skip_to_last_row(stream);
+	logq_cache_planned(stream);
 }
 
 /*
@@ -116,6 +117,7 @@ logq_forget_dropped_fragments(LogqStream *stream)
 	if (to == stream->nfragments)
 		return false;
 	stream->nfragments = to;
+	stream->looked_up = Min(stream->looked_up, to);
 	/* what was had of the first one is to be left out as long as it is there */
 	if (first_gone || stream->batch_done > 0)
 	{
@@ -368,6 +370,19 @@ rows_to_ask(LogqStream *stream, int64 needed)
 }
 
 /*
+ * Fragments of the batch that are really asked, but for the first so many.
+ */
+int
+logq_batch_asked(const LogqStream *stream, int done)
+{
+	int			asked = 0;
+
+	for (int i = stream->batch_start + done; i < stream->batch_end; i++)
+		asked += !logq_fragment_is_cached(&stream->fragments[i]);
+	return asked;
+}
+
+/*
  * Choose the next batch: fragments from batch_start to batch_end, and how
  * many rows of the last one.
  */
@@ -401,6 +416,7 @@ logq_batch_choose(LogqStream *stream)
 			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
 		size = Max(size, fragments_for(stream, needed, &before));
 	}
+	size = logq_cache_limit_batch(stream, size);
 	stream->batch_size = size;
 	stream->batch_ask = ask;
 	stream->batch_rows = 0;
@@ -408,16 +424,23 @@ logq_batch_choose(LogqStream *stream)
 	stream->batch_start = stream->batch_end;
 	stream->batch_end = Min(stream->batch_start + size, stream->nfragments);
 	stream->batch_done = 0;
-	stream->fragments_asked += stream->batch_end - stream->batch_start;
+	stream->fragments_asked += logq_batch_asked(stream, 0);
 }
 
 /*
  * All segments of a batch have ended.  Was the last one cut off by its share of
- * a LIMIT, so that it has more?
+ * a LIMIT, or are just its first rows in the cache, so that it has more?
  */
 bool
 logq_batch_was_cut_off(const LogqStream *stream)
 {
+	const LogqCached *cached = stream->batch_end == 0 ? NULL :
+		stream->fragments[stream->batch_end - 1].cached;
+
+	if (cached != NULL && cached->state == LOGQ_CACHED_BEGUN)
+		return true;
+	if (cached != NULL && cached->state == LOGQ_CACHED_TAKEN)
+		return false;
 	return stream->batch_ask > 0 &&
 		stream->fragment_rows >= stream->batch_limit;
 }
@@ -430,14 +453,13 @@ void
 logq_batch_ended(LogqStream *stream)
 {
 	stream->resume = false;
-	if (stream->batch_ask <= 0)
-		return;
 	if (logq_batch_was_cut_off(stream))
 	{
 		stream->batch_end--;
 		stream->resume = true;
 	}
-	else if (stream->batch_rows * BATCH_GROWTH < stream->batch_ask &&
+	else if (stream->batch_ask > 0 && !stream->local_batch &&
+			 stream->batch_rows * BATCH_GROWTH < stream->batch_ask &&
 			 (stream->batch_expected < 0 ||
 			  stream->batch_rows * BATCH_GROWTH < stream->batch_expected))
 		stream->poor = true;
@@ -459,6 +481,7 @@ logq_batch_copies(LogqStream *stream, int server_version)
 	int			i;
 
 	needed = logq_batch_rows_needed(stream);
+	stream->kept.limit = needed;
 	if (stream->resume)
 		resume = resume_condition(stream);
 
@@ -468,10 +491,12 @@ logq_batch_copies(LogqStream *stream, int server_version)
 	{
 		const LogqFragment *fragment = &stream->fragments[i];
 
+		if (logq_fragment_is_cached(fragment))
+			continue;
 		resetStringInfo(&extra);
 		if (resume != NULL)
 			appendStringInfoString(&extra, resume);
-		if (i == stream->batch_start || silent > MAX_SILENT_ROWS)
+		if (buf.len == 0 || silent > MAX_SILENT_ROWS)
 		{
 			appendStringInfo(&extra, "%s" LOGQ_SIGN_OF_LIFE,
 							 extra.len > 0 ? " AND " : "");

@@ -111,6 +111,14 @@ extern void logq_cachestat_shmem_startup(void);
 
 extern Size logq_redis_shmem_size(void);
 extern void logq_redis_shmem_startup(LWLock *lock);
+/*
+ * How it fares, for logq.stat_cache: "not configured", "closed" (all is well),
+ * "open" (it is not asked), "half-open" (one session finds out whether it is
+ * back), "read-only" (it refuses values).  *since is 0 when it has never been
+ * otherwise.
+ */
+extern void logq_redis_status(const char **state, char *reason,
+							  Size reason_len, TimestampTz *since);
 
 /*
  * A value has come for the index-th key of a look-up.  The data are there for
@@ -153,12 +161,6 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 							 Size len);
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
-/*
- * For logq.stat_cache: a constant state, why ("": no reason), and since when
- * (0: not known).
- */
-extern void logq_redis_status(const char **state, char *reason,
-							  Size reason_len, TimestampTz *since);
 
 /* ---------- canon.c: equal questions in one form ---------- */
 
@@ -172,8 +174,10 @@ typedef struct LogqCanon
 	int64		ts_high;
 	int64		id_low;
 	int64		id_high;
-	/* all other clauses, equal ones in equal words; no partition's name */
+	/* all other clauses, equal ones in equal words */
 	char	   *text;
+	/* some of them read the partition's name, which is not in the text */
+	bool		names_partition;
 } LogqCanon;
 
 /*
@@ -183,8 +187,9 @@ typedef struct LogqCanon
 extern List *logq_canon_clauses(const LogqShipContext *cxt, List *clauses,
 								List **params);
 /*
- * When a run begins, with its parameters evaluated (values and literals); call
- * with run_cxt current.
+ * When a run begins, with its parameters evaluated: their values, also those
+ * passed by reference, must still be there, and their literals.  Call with
+ * run_cxt current.
  */
 extern void logq_canon_begin(struct LogqScanState *state, LogqCanon *canon);
 

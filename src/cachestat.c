@@ -47,22 +47,6 @@ static const char *const level_names[LOGQ_NCACHE_LEVELS] = {
 	"memory", "redis"
 };
 
-/*
- * Until there is a redis.c.
- */
-extern void logq_redis_status(const char **state, char *reason,
-							  Size reason_len,
-							  TimestampTz *since) __attribute__((weak));
-
-void
-logq_redis_status(const char **state, char *reason, Size reason_len,
-				  TimestampTz *since)
-{
-	*state = "not configured";
-	reason[0] = '\0';
-	*since = 0;
-}
-
 Size
 logq_cachestat_shmem_size(void)
 {

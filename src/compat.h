@@ -2,9 +2,10 @@
  *
  * compat.h
  *		Everything that differs between PostgreSQL 15 and 18, and between
- *		the libpq versions, in one place.
+ *		the versions of libpq and hiredis, in one place.
  *
- * No other file of logq tests PG_VERSION_NUM or a LIBPQ_HAS_ symbol.
+ * No other file of logq tests PG_VERSION_NUM, a LIBPQ_HAS_ symbol, or what
+ * hiredis has.
  *
  * The parser of messages is also compiled as frontend code, for tests: for it,
  * there is nothing here but the JSON lexer.
@@ -226,6 +227,46 @@ logq_set_unsorted(Aggref *agg)
 #else
 #define LOGQ_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
+
+/* ---------- hiredis, for those who ask for it ---------- */
+
+#ifdef LOGQ_COMPAT_HIREDIS
+
+#include <hiredis/hiredis.h>
+
+/* how many elements an array has, in a reader's functions */
+#if HIREDIS_MAJOR >= 1
+typedef size_t LogqRedisCount;
+#else
+typedef int LogqRedisCount;
+#endif
+
+/*
+ * LOGQ_HIREDIS_SSL: the Makefile has found hiredis' TLS, which is from 1.0 on
+ * in a library of its own, and builds redistls.c.
+ */
+struct LogqRedisConn;
+#ifdef LOGQ_HIREDIS_SSL
+#define LOGQ_REDIS_HAS_TLS true
+/* what takes its time; then begin on the socket.  Failures: conn->failed. */
+extern void logq_redis_tls_prepare(struct LogqRedisConn *conn);
+extern void logq_redis_tls_start(struct LogqRedisConn *conn);
+extern void logq_redis_tls_end(struct LogqRedisConn *conn);
+/* around each use of the socket: OpenSSL's errors are a matter of the process */
+extern void logq_redis_tls_clear_errors(void);
+/* why that has failed, or NULL */
+extern const char *logq_redis_tls_error(const struct LogqRedisConn *conn);
+#else
+/* whoever wants TLS has been refused before */
+#define LOGQ_REDIS_HAS_TLS false
+#define logq_redis_tls_prepare(conn) ((void) 0)
+#define logq_redis_tls_start(conn) ((void) 0)
+#define logq_redis_tls_end(conn) ((void) 0)
+#define logq_redis_tls_clear_errors() ((void) 0)
+#define logq_redis_tls_error(conn) ((const char *) NULL)
+#endif
+
+#endif							/* LOGQ_COMPAT_HIREDIS */
 
 #endif							/* FRONTEND */
 

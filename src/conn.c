@@ -229,6 +229,13 @@ logq_conn_release(LogqConn *conn)
 		if (!other->in_use && other->umid == conn->umid)
 			nfree++;
 
+	/* nobody goes on with what was read last */
+	if (conn->in_snapshot && conn->state == LOGQ_CONN_IDLE)
+	{
+		conn->in_snapshot = false;
+		(void) logq_conn_try_send(conn, "COMMIT");
+	}
+
 	if (conn->stale || conn->past_pooler || nfree > MAX_IDLE_PER_MAPPING ||
 		PQstatus(conn->pg) != CONNECTION_OK ||
 		!(conn->state == LOGQ_CONN_BUSY ||

@@ -17,6 +17,7 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 /* How reasons are called in text, and in the names of properties */
 static const char *const reason_names[LOGQ_NREASONS][2] = {
@@ -340,7 +341,8 @@ explain_streams(LogqScanState *state, ExplainState *es)
 			initStringInfo(&buf);
 			appendStringInfo(&buf, "rows=" INT64_FORMAT " bytes=" INT64_FORMAT
 							 " segments=" INT64_FORMAT " requests=" INT64_FORMAT,
-							 stream->rows, stream->bytes,
+							 stream->rows - stream->rows_cached,
+							 stream->bytes,
 							 stream->fragments_asked, stream->requests);
 			if (es->timing && stream->first_row_ms >= 0)
 				appendStringInfo(&buf, " first row=%.3f ms",
@@ -364,7 +366,8 @@ explain_streams(LogqScanState *state, ExplainState *es)
 		{
 			ExplainOpenGroup("Stream", NULL, true, es);
 			ExplainPropertyText("Partition", stream->part->name, es);
-			ExplainPropertyInteger("Rows", NULL, stream->rows, es);
+			ExplainPropertyInteger("Rows", NULL,
+								   stream->rows - stream->rows_cached, es);
 			ExplainPropertyInteger("Bytes", NULL, stream->bytes, es);
 			ExplainPropertyInteger("Segments", NULL, stream->fragments_asked,
 								   es);
@@ -383,6 +386,62 @@ explain_streams(LogqScanState *state, ExplainState *es)
 		}
 	}
 	ExplainCloseGroup("Streams", "Streams", false, es);
+}
+
+/*
+ * What came from the cache, and how old it was at most.
+ */
+static void
+explain_cache(LogqScanState *state, ExplainState *es)
+{
+	int64		cached[LOGQ_NCACHE_LEVELS] = {0};
+	int64		stored = 0;
+	int64		rows = 0;
+	TimestampTz oldest = 0;
+	double		age = 0;
+	bool		any = false;
+
+	for (int i = 0; i < state->nstreams; i++)
+	{
+		const LogqStream *stream = &state->streams[i];
+
+		for (int level = 0; level < LOGQ_NCACHE_LEVELS; level++)
+		{
+			cached[level] += stream->cached[level];
+			any |= stream->cached[level] > 0;
+		}
+		rows += stream->rows_cached;
+		stored += stream->stored;
+		if (stream->oldest != 0 && (oldest == 0 || stream->oldest < oldest))
+			oldest = stream->oldest;
+	}
+	if (oldest != 0)
+		age = Max(GetCurrentTimestamp() - oldest, 0) / 1000.0;
+	if (es->format == EXPLAIN_FORMAT_TEXT)
+	{
+		StringInfoData buf;
+
+		if (!any && stored == 0)
+			return;
+		initStringInfo(&buf);
+		appendStringInfo(&buf, "memory=" INT64_FORMAT " redis=" INT64_FORMAT
+						 " rows=" INT64_FORMAT, cached[LOGQ_CACHE_MEMORY],
+						 cached[LOGQ_CACHE_REDIS], rows);
+		if (es->timing && oldest != 0)
+			appendStringInfo(&buf, " oldest=%.0f ms", age);
+		if (stored > 0)
+			appendStringInfo(&buf, " stored=" INT64_FORMAT, stored);
+		ExplainPropertyText("Cache", buf.data, es);
+		return;
+	}
+	ExplainPropertyInteger("Segments from Memory", NULL,
+						   cached[LOGQ_CACHE_MEMORY], es);
+	ExplainPropertyInteger("Segments from Redis", NULL,
+						   cached[LOGQ_CACHE_REDIS], es);
+	ExplainPropertyInteger("Rows from Cache", NULL, rows, es);
+	ExplainPropertyInteger("Segments Stored", NULL, stored, es);
+	if (es->timing && oldest != 0)
+		ExplainPropertyFloat("Oldest from Cache", "ms", age, 3, es);
 }
 
 /*
@@ -428,5 +487,8 @@ logq_explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 	if (es->verbose)
 		explain_remote_sql(state, evaluated, es);
 	if (es->analyze && state->runs > 0)
+	{
+		explain_cache(state, es);
 		explain_streams(state, es);
+	}
 }

@@ -62,6 +62,42 @@ add_hedges(LogqScanState *state)
 }
 
 /*
+ * Add Redis' socket while it is being asked.
+ */
+static void
+add_redis(LogqScanState *state)
+{
+	LogqWaitSlot *slot = &state->wait_slots[2 * state->nstreams];
+	pgsocket	sock;
+
+	slot->pos = -1;
+	if (!logq_cache_waits_for_redis(state))
+		return;
+	sock = logq_redis_socket(&slot->events, &slot->generation);
+	if (sock != PGINVALID_SOCKET)
+		slot->pos = AddWaitEventToSet(state->wait_set, slot->events, sock,
+									  NULL, slot);
+}
+
+/*
+ * Is the set out of date because of Redis?
+ */
+static bool
+redis_changed(LogqScanState *state)
+{
+	LogqWaitSlot *slot = &state->wait_slots[2 * state->nstreams];
+	pgsocket	sock = PGINVALID_SOCKET;
+	uint32		events = 0;
+	unsigned	generation = slot->generation;
+
+	if (logq_cache_waits_for_redis(state))
+		sock = logq_redis_socket(&events, &generation);
+	return (slot->pos >= 0) != (sock != PGINVALID_SOCKET) ||
+		(slot->pos >= 0 &&
+		 (slot->generation != generation || slot->events != events));
+}
+
+/*
  * Is the set out of date because of a second request?  They are rare, and
  * short-lived.
  */
@@ -118,7 +154,7 @@ rebuild_wait_set(LogqScanState *state)
 		FreeWaitEventSet(state->wait_set);
 		state->wait_set = NULL;
 	}
-	state->wait_set = logq_create_wait_event_set(2 * state->nstreams + 2);
+	state->wait_set = logq_create_wait_event_set(2 * state->nstreams + 3);
 	AddWaitEventToSet(state->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
 	AddWaitEventToSet(state->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
@@ -146,6 +182,7 @@ rebuild_wait_set(LogqScanState *state)
 									  slot);
 	}
 	add_hedges(state);
+	add_redis(state);
 }
 
 /*
@@ -155,7 +192,8 @@ static void
 wait_for_streams(LogqScanState *state)
 {
 	WaitEvent	events[16];
-	bool		rebuild = state->wait_set == NULL || hedges_changed(state);
+	bool		rebuild = state->wait_set == NULL || hedges_changed(state) ||
+		redis_changed(state);
 	int			n;
 	int			i;
 
@@ -211,6 +249,12 @@ wait_for_streams(LogqScanState *state)
 		if (slot == NULL)
 			continue;
 		index = slot - state->wait_slots;
+		if (index == 2 * state->nstreams)
+		{
+			/* also when all streams have something else to do */
+			logq_cache_poll(state);
+			continue;
+		}
 		if (index >= state->nstreams)
 		{
 			state->streams[index - state->nstreams].hedge.ready_events =

@@ -18,7 +18,7 @@
  */
 #include "postgres.h"
 
-#include "stream.h"
+#include "cacherun.h"
 
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -171,6 +171,12 @@ logq_advance_hedge(LogqStream *stream)
 						hedge_failed(stream, failure);
 					else
 						hedge->wait_events = events;
+					return false;
+				}
+				/* the user mapping was changed just now */
+				if (!logq_cache_is_user(stream, conn))
+				{
+					logq_stream_end_hedge(stream);
 					return false;
 				}
 				{

@@ -66,6 +66,19 @@ int			logq_ingest_max_age = 365 * SECS_PER_DAY;
 int			logq_ingest_max_future = SECS_PER_DAY;
 int			logq_on_offset_loss = LOGQ_OFFSET_LOSS_ERROR;
 
+static const struct config_enum_entry cache_options[] = {
+	{"off", LOGQ_CACHE_OFF, false},
+	{"on", LOGQ_CACHE_ON, false},
+	{"refresh", LOGQ_CACHE_REFRESH, false},
+	{"false", LOGQ_CACHE_OFF, true},
+	{"true", LOGQ_CACHE_ON, true},
+	{"no", LOGQ_CACHE_OFF, true},
+	{"yes", LOGQ_CACHE_ON, true},
+	{"0", LOGQ_CACHE_OFF, true},
+	{"1", LOGQ_CACHE_ON, true},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry offset_loss_options[] = {
 	{"error", LOGQ_OFFSET_LOSS_ERROR, false},
 	{"skip", LOGQ_OFFSET_LOSS_SKIP, false},
@@ -107,6 +120,39 @@ _PG_init(void)
 							   "A list of keys, separated by commas; a key that has other characters than letters, digits and underscores is quoted as an identifier.",
 							   &logq_bloom_attrs, "", PGC_SUSET,
 							   GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomEnumVariable("logq.cache",
+							 "Sets whether results of sealed segments are taken from the cache.",
+							 "\"refresh\" takes none from it, and puts those in their place that are worth it.",
+							 &logq_cache, LOGQ_CACHE_ON, cache_options,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_max_value",
+							"Sets how large the result of a segment may be to be cached.",
+							"Before it is compressed.",
+							&logq_cache_max_value,
+							1024, 1, 16 * 1024, PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomRealVariable("logq.cache_min_cost",
+							 "Sets how long the result of a segment must have taken to be cached.",
+							 "And a millisecond more for each 256 kB of it. 0 caches all.",
+							 &logq_cache_min_cost,
+							 1.0, 0.0, 100000.0, PGC_USERSET, GUC_UNIT_MS,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("logq.cache_server",
+							   "Sets the foreign server that leads to the cache in Redis.",
+							   "One of the foreign-data wrapper \"logq_redis\".  Without such a server there is no Redis.",
+							   &logq_cache_server, "redis", PGC_SUSET, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_timeout",
+							"Sets how long a query may wait for the cache in Redis.",
+							NULL, &logq_cache_timeout,
+							20, 1, 10000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("logq.cache_ttl",
+							"Sets how long a fragment may stay in the cache.",
+							NULL, &logq_cache_ttl,
+							SECS_PER_HOUR, 1, 30 * SECS_PER_DAY,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("logq.catalog_max_age",
 							"Sets how long ago the copy of a partition's catalog must have been found true, for the partition not to be asked.",
 							NULL, &logq_catalog_max_age,

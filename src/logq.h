@@ -12,6 +12,7 @@
  *		steps.c		expressions that take ts in steps, and bins of ts
  *		plan.c		the plan: what is sent, what is done here
  *		clause.c	clauses to be sent: their form and their order
+ *		canon.c		equal clauses in equal words, for the cache
  *		epoch.c		comparisons of seconds since 1970
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values
@@ -66,6 +67,15 @@
  *		shmem.c		which copies have been confirmed, for all backends
  *		sketch.c	hash, bloom filter, count-min sketch (plain C)
  *		words.c		words of messages and of patterns (plain C)
+ *
+ * The cache (cache.h):
+ *
+ *		redis.c		look-ups in Redis, and stores
+ *		redisbreaker.c	is Redis to be asked, and written to?
+ *		redisconn.c	a connection to it
+ *		redistls.c	TLS for that
+ *		redisoptions.c	options of the server that leads to it
+ *		redisclear.c	cache_clear
  *
  * Maintenance:
  *
@@ -230,6 +240,7 @@ typedef struct LogqConn
 	bool		counted;		/* among all backends', in connlimit.c */
 	bool		own_place;		/* took a place there when it was handed out */
 	bool		in_copy;		/* free, but rows of a COPY are yet to come */
+	bool		in_snapshot;	/* idle within a transaction that only reads */
 	TimestampTz free_since;
 	PostgresPollingStatusType poll; /* while connecting */
 	TimestampTz connect_deadline;
@@ -379,6 +390,12 @@ extern void logq_connection_params(ForeignServer *server, UserMapping *user,
 								   const struct LogqServer *at,
 								   const char ***keywords,
 								   const char ***values);
+/* errors: no such option among the valid ones (names), or no such value */
+extern void logq_report_invalid_option(const char *keyword, List *valid);
+extern void logq_report_invalid_value(const char *option, const char *value,
+									  const char *hint);
+/* a decimal number from min to max, with at most white space around it? */
+extern bool logq_is_integer(const char *text, long min, long max);
 /* members of a list that is an option's value, without white space */
 extern List *logq_split_option(const char *value);
 /* before and after connecting: the password rules for non-superusers */

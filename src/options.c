@@ -196,22 +196,21 @@ find_option(const char *keyword, Oid catalog)
 	return NULL;
 }
 
-/* Complain of an unknown option, and say which there are. */
-static void
-report_invalid_option(const char *keyword, Oid catalog)
+/* See logq.h. */
+void
+logq_report_invalid_option(const char *keyword, List *valid)
 {
 	StringInfoData names;
 	const char *closest = NULL;
 	int			distance = MAX_NAME_DISTANCE;
+	ListCell   *lc;
 
 	initStringInfo(&names);
-	for (int i = 0; i < num_all_options; i++)
+	foreach(lc, valid)
 	{
-		const char *name = all_options[i].keyword;
+		const char *name = lfirst(lc);
 		int			d;
 
-		if (all_options[i].catalog != catalog)
-			continue;
 		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", name);
 
 		/* no option is as long, and the cost is quadratic */
@@ -246,10 +245,24 @@ report_invalid_option(const char *keyword, Oid catalog)
 			 errhint("Valid options are: %s.", names.data)));
 }
 
+/* Complain of an unknown option, and say which there are. */
+static void
+report_unknown_option(const char *keyword, Oid catalog)
+{
+	List	   *valid = NIL;
+
+	for (int i = 0; i < num_all_options; i++)
+		if (all_options[i].catalog == catalog)
+			valid = lappend(valid, (char *) all_options[i].keyword);
+	logq_report_invalid_option(keyword, valid);
+}
+
 /* ---------- values ---------- */
 
-static void
-report_invalid_value(const char *option, const char *value, const char *hint)
+/* See logq.h. */
+void
+logq_report_invalid_value(const char *option, const char *value,
+						  const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
@@ -257,9 +270,9 @@ report_invalid_value(const char *option, const char *value, const char *hint)
 			 errhint("%s", hint)));
 }
 
-/* a decimal number from min to max, with at most white space around it */
-static bool
-is_integer(const char *text, long min, long max)
+/* See logq.h. */
+bool
+logq_is_integer(const char *text, long min, long max)
 {
 	char	   *end;
 	long		n;
@@ -325,7 +338,8 @@ is_host_and_port(const char *member)
 			return false;
 		port = colon + 1;
 	}
-	return isdigit((unsigned char) port[0]) && is_integer(port, 1, 65535);
+	return isdigit((unsigned char) port[0]) &&
+		logq_is_integer(port, 1, 65535);
 }
 
 /* Check what can be told without a connection. */
@@ -350,9 +364,9 @@ check_option_value(const char *option, const char *value)
 		{
 			const char *port = (const char *) lfirst(lc);
 
-			if (port[0] != '\0' && !is_integer(port, 1, 65535))
-				report_invalid_value(option, value,
-									 "Give a number between 1 and 65535.");
+			if (port[0] != '\0' && !logq_is_integer(port, 1, 65535))
+				logq_report_invalid_value(option, value,
+										  "Give a number between 1 and 65535.");
 		}
 		list_free_deep(ports);
 	}
@@ -364,33 +378,33 @@ check_option_value(const char *option, const char *value)
 		foreach(lc, members)
 		{
 			if (!is_host_and_port((const char *) lfirst(lc)))
-				report_invalid_value(option, value,
-									 "Give a list such as 'db1b:5432,db1c:5432'.");
+				logq_report_invalid_value(option, value,
+										  "Give a list such as 'db1b:5432,db1c:5432'.");
 			if (strlen((const char *) lfirst(lc)) >= LOGQ_ADDRESS_LEN)
-				report_invalid_value(option, value,
-									 "An address may have 255 bytes.");
+				logq_report_invalid_value(option, value,
+										  "An address may have 255 bytes.");
 		}
 		if (list_length(members) >= LOGQ_MAX_SERVERS)
-			report_invalid_value(option, value,
-								 "There may be 15 replicas.");
+			logq_report_invalid_value(option, value,
+									  "There may be 15 replicas.");
 		list_free_deep(members);
 	}
 	else if (strcmp(option, "pooler") == 0)
 	{
 		if (!is_host_and_port(value) || strlen(value) >= LOGQ_ADDRESS_LEN)
-			report_invalid_value(option, value,
-								 "Give an address such as 'db1:6432'.");
+			logq_report_invalid_value(option, value,
+									  "Give an address such as 'db1:6432'.");
 	}
 	else if (name_in(option, integer_options))
 	{
-		if (!is_integer(value, INT_MIN, INT_MAX))
-			report_invalid_value(option, value, "Give an integer.");
+		if (!logq_is_integer(value, INT_MIN, INT_MAX))
+			logq_report_invalid_value(option, value, "Give an integer.");
 	}
 	else if (strcmp(option, "sslmode") == 0)
 	{
 		if (!name_in(value, sslmodes))
-			report_invalid_value(option, value,
-								 "Valid values are: disable, allow, prefer, require, verify-ca, verify-full.");
+			logq_report_invalid_value(option, value,
+									  "Valid values are: disable, allow, prefer, require, verify-ca, verify-full.");
 	}
 }
 
@@ -417,7 +431,7 @@ logq_fdw_validator(PG_FUNCTION_ARGS)
 		const LogqOption *option = find_option(def->defname, catalog);
 
 		if (option == NULL)
-			report_invalid_option(def->defname, catalog);
+			report_unknown_option(def->defname, catalog);
 		else if (option->superuser_only && !superuser())
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "cache.h"
 #include "plan.h"
 
 #include "access/sysattr.h"
@@ -167,6 +168,7 @@ typedef struct PlannedClauses
 	List	   *steps;			/* as LOGQ_PLAN_PRUNE */
 	List	   *nodes;			/* as LOGQ_PLAN_PRUNE_NODES */
 	List	   *sets;			/* quals that choose from sets */
+	List	   *canon;			/* as LOGQ_PLAN_CANON */
 } PlannedClauses;
 
 /*
@@ -208,6 +210,7 @@ plan_clauses(LogqRelInfo *info, List *clauses, List **params,
 		planned->where = lappend(planned->where,
 								 logq_deparse_expr(&info->ship, lfirst(lc),
 												   params));
+	planned->canon = logq_canon_clauses(&info->ship, remote, params);
 }
 
 /*
@@ -243,7 +246,8 @@ make_private(PlannerInfo *root, RelOptInfo *rel, PlannedClauses *planned,
 	private = lappend(private, add_plan_quals(exprs,
 											  planned->partition_quals));
 	private = lappend(private, add_plan_expr(exprs, limit));
-	return lappend(private, add_plan_expr(exprs, offset));
+	private = lappend(private, add_plan_expr(exprs, offset));
+	return lappend(private, planned->canon);
 }
 
 /*

@@ -53,6 +53,8 @@ typedef struct Numbers
 	int64		hedged;
 	int64		rows;
 	int64		bytes;
+	int64		cached;
+	TimestampTz oldest;			/* of what came from the cache, 0: nothing did */
 } Numbers;
 
 struct LogqQuery
@@ -182,10 +184,17 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 	for (int i = 0; i < scan->nstreams; i++)
 	{
 		const LogqStream *stream = &scan->streams[i];
+		int64		cached = 0;
 
 		sum->segments_asked += stream->fragments_asked;
+		for (int level = 0; level < LOGQ_NCACHE_LEVELS; level++)
+			cached += stream->cached[level];
+		sum->cached += cached;
+		if (stream->oldest != 0 &&
+			(sum->oldest == 0 || stream->oldest < sum->oldest))
+			sum->oldest = stream->oldest;
 		sum->segments_pruned += Max(scan->pruned[i].known -
-									stream->fragments_asked, 0);
+									stream->fragments_asked - cached, 0);
 		sum->retried += stream->retries;
 		sum->hedged += stream->hedges;
 		sum->bytes += stream->bytes;
@@ -307,8 +316,8 @@ logq_last_query(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LogqQuery  *query = last_query;
 	Numbers		numbers;
-	Datum		values[19] = {0};
-	bool		nulls[19] = {0};
+	Datum		values[20] = {0};
+	bool		nulls[20] = {0};
 	int			asked = 0;
 	int			missing = 0;
 	int			n = 0;
@@ -346,7 +355,11 @@ logq_last_query(PG_FUNCTION_ARGS)
 	values[n++] = Float8GetDatum(query->first_row_ms);
 	values[n++] = Float8GetDatum((end - query->started_at) / 1000.0);
 	values[n++] = Float8GetDatum(query->queued_ms);
-	values[n++] = Int64GetDatum(0);
+	values[n++] = Int64GetDatum(numbers.cached);
+	nulls[n] = numbers.oldest == 0;
+	/* another coordinator's clock may be ahead */
+	values[n++] = Float8GetDatum(Max(query->started_at - numbers.oldest, 0) /
+								 1000.0);
 	nulls[n] = query->catalog_age_ms < 0;
 	values[n++] = Float8GetDatum(query->catalog_age_ms);
 	values[n++] = BoolGetDatum(query->ended_at == 0);

@@ -305,7 +305,8 @@ logq_spool_request(LogqStream *stream)
 	StringInfoData sql;
 	int			i;
 
-	/* the list of segments as this transaction sees it */
+	/* the list of segments as this transaction sees it, and their rows */
+	stream->cache = NULL;
 	logq_catalog_load(stream->part, conn);
 	logq_plan_fragments(stream);
 	stream->confirmed = true;

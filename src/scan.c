@@ -35,6 +35,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -87,6 +88,7 @@ release_scan(void *arg)
 	int			i;
 
 	logq_query_end(state, true);
+	logq_cache_forget_run(state);
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_abandon(&state->streams[i]);
 	state->nstreams = 0;
@@ -173,6 +175,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	state->params = palloc0(sizeof(ExprState *) * (state->nparams + 1));
 	state->param_types = palloc0(sizeof(Oid) * (state->nparams + 1));
 	state->param_typmods = palloc0(sizeof(int32) * (state->nparams + 1));
+	state->param_lens = palloc0(sizeof(int16) * (state->nparams + 1));
+	state->param_byvals = palloc0(sizeof(bool) * (state->nparams + 1));
 	state->param_values = palloc0(sizeof(Datum) * (state->nparams + 1));
 	state->param_nulls = palloc0(sizeof(bool) * (state->nparams + 1));
 	state->param_literals = palloc0(sizeof(char *) * (state->nparams + 1));
@@ -183,6 +187,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 		state->params[i] = ExecInitExpr(expr, &node->ss.ps);
 		state->param_types[i] = exprType((Node *) expr);
 		state->param_typmods[i] = exprTypmod((Node *) expr);
+		get_typlenbyval(state->param_types[i], &state->param_lens[i],
+						&state->param_byvals[i]);
 	}
 	state->recheck = plan_expr(state, plan, LOGQ_PLAN_RECHECK, true);
 	state->partition_qual = plan_expr(state, plan, LOGQ_PLAN_PARTITION_QUAL,
@@ -256,8 +262,13 @@ evaluate_params(LogqScanState *state)
 		state->param_values[i] = ExecEvalExpr(state->params[i], econtext,
 											  &state->param_nulls[i]);
 
-	/* the bounds must outlive the values they are made from */
+	/* they are read until the run ends, and so is what is made from them */
 	MemoryContextSwitchTo(state->run_cxt);
+	for (i = 0; i < state->nparams; i++)
+		if (!state->param_nulls[i])
+			state->param_values[i] = datumCopy(state->param_values[i],
+											   state->param_byvals[i],
+											   state->param_lens[i]);
 	logq_bounds_init(&state->bounds);
 	foreach(lc, state->prune)
 	{
@@ -571,6 +582,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 		return false;
 
 	logq_forget_sources(state);
+	logq_cache_forget_run(state);
 	MemoryContextReset(state->run_cxt);
 	old = MemoryContextSwitchTo(state->run_cxt);
 	evaluate_params(state);
@@ -604,6 +616,7 @@ logq_scan_plan_partitions(LogqScanState *state, bool explain)
 			state->wait_slots[i].pos = -1;
 			state->wait_slots[n + i].pos = -1;
 		}
+		state->wait_slots[2 * n].pos = -1;
 		state->nstreams = n;
 		MemoryContextSwitchTo(state->run_cxt);
 	}
@@ -666,6 +679,7 @@ plan_stream(LogqStream *stream, void *arg)
 static void
 start_run(LogqScanState *state)
 {
+	MemoryContext old;
 	int			i;
 
 	if (!state->admitted)
@@ -682,8 +696,7 @@ start_run(LogqScanState *state)
 
 	for (i = 0; i < state->nstreams; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(state->run_cxt);
-
+		old = MemoryContextSwitchTo(state->run_cxt);
 		state->waiting[i] = false;
 		state->live[i] = false;
 		if (state->fates[i] == LOGQ_FATE_ASKED ||
@@ -702,6 +715,10 @@ start_run(LogqScanState *state)
 		}
 		MemoryContextSwitchTo(old);
 	}
+	old = MemoryContextSwitchTo(state->run_cxt);
+	logq_cache_begin_run(state);
+	logq_cache_begin_streams(state);
+	MemoryContextSwitchTo(old);
 	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
 					state->order < 0);
 	for (i = 0; i < state->nstreams; i++)
@@ -858,6 +875,8 @@ end_scan(CustomScanState *node)
 	for (i = 0; i < state->nstreams; i++)
 		logq_stream_finish(&state->streams[i]);
 	logq_forget_sources(state);
+	logq_cache_forget_run(state);
+	logq_redis_flush();
 	logq_query_end(state, false);
 	if (state->scan_cxt != NULL)
 		MemoryContextReset(state->scan_cxt);

@@ -15,6 +15,7 @@
 #include "nodes/execnodes.h"
 #include "nodes/extensible.h"
 
+#include "cacherun.h"
 #include "merge.h"
 #include "stream.h"
 
@@ -37,6 +38,7 @@ enum LogqPlanItem
 	LOGQ_PLAN_PARTITION_QUAL,	/* Integer: position of quals on partition */
 	LOGQ_PLAN_LIMIT,			/* Integer: position of LIMIT's count */
 	LOGQ_PLAN_OFFSET,			/* Integer: position of OFFSET's count */
+	LOGQ_PLAN_CANON,			/* List of nodes, see canon.c */
 	LOGQ_PLAN_UPPER				/* List, see LogqUpperItem; NIL: a plain scan */
 };
 
@@ -373,6 +375,8 @@ typedef struct LogqScanState
 	ExprState **params;
 	Oid		   *param_types;
 	int32	   *param_typmods;
+	int16	   *param_lens;
+	bool	   *param_byvals;
 	ExprState  *recheck;
 	ExprState  *partition_qual;
 	ExprState  *limit;
@@ -386,6 +390,7 @@ typedef struct LogqScanState
 	LogqBounds	bounds;
 	LogqRequest request;
 	LogqClock	clock;
+	LogqCacheRun cache;
 
 	/* partitions, chosen anew with each run */
 	bool		started;
@@ -407,7 +412,8 @@ typedef struct LogqScanState
 	/* waiting */
 	WaitEventSet *wait_set;
 	bool	   *waiting;		/* by stream */
-	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests */
+	LogqWaitSlot *wait_slots;	/* by stream, then those of second requests,
+								 * then Redis */
 
 	MemoryContext scan_cxt;		/* the life of the node */
 	MemoryContext run_cxt;		/* one run: reset at each rescan */

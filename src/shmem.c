@@ -104,7 +104,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(logq_connlimit_shmem_size());
 	RequestAddinShmemSpace(logq_hot_shmem_size());
 	RequestAddinShmemSpace(logq_cachestat_shmem_size());
-	RequestNamedLWLockTranche("logq", 6);
+	RequestAddinShmemSpace(logq_redis_shmem_size());
+	RequestNamedLWLockTranche("logq", 7);
 }
 
 static void
@@ -132,6 +133,7 @@ shmem_startup(void)
 	logq_connlimit_shmem_startup(&GetNamedLWLockTranche("logq")[4].lock);
 	logq_hot_shmem_startup(&GetNamedLWLockTranche("logq")[5].lock);
 	logq_cachestat_shmem_startup();
+	logq_redis_shmem_startup(&GetNamedLWLockTranche("logq")[6].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -7,13 +7,17 @@
  * far as it can, then hands out a row, says what to wait for, or that the end
  * has come.  The scan does all the waiting.
  *
- *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING, REPLAYING
+ *		IDLE -> CONNECTING -> SENDING -> RESULTS <-> COPYING, REPLAYING, CACHED
  *					^			 ^					|
  *				 BACKOFF		 +------ HELD <-----+-----> DONE
  *
  * A lazy stream stops in IDLE and in HELD until the scan releases it: the
  * merge may come to its end without what it would ask for.  From anywhere else
  * a failure leads back to CONNECTING, with another server: see failover.c.
+ *
+ * Fragments that are in the cache are left out of the request, and handed out
+ * when their turn comes.  A batch of nothing else goes from IDLE or HELD to
+ * CACHED and back; both wait there, before asking, for what Redis may have.
  *
  * A request is one simple query with several statements: the partition's
  * catalog version, then a binary COPY for each of a batch of segments, in one
@@ -58,7 +62,7 @@
  */
 #include "postgres.h"
 
-#include "stream.h"
+#include "cacherun.h"
 
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -157,6 +161,14 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->has_key = false;
 	stream->released = false;
 	stream->scan_rows = 0;
+	stream->cache = NULL;
+	stream->cache_user = NULL;
+	stream->planned = false;
+	stream->local = true;
+	stream->local_batch = false;
+	stream->looked_up = 0;
+	stream->cached_rows = NULL;
+	MemSet(&stream->kept, 0, sizeof(LogqKept));
 	stream->trusted = trusted && stream->part->loaded;
 	if (stream->trusted)
 	{
@@ -248,6 +260,8 @@ little_is_left(const LogqStream *stream)
 		bool		small = fragment->size >= 0 &&
 			fragment->size <= MAX_ROWS_SEARCHED;
 
+		if (logq_fragment_is_cached(fragment))
+			continue;
 		if (i == first)
 			limit -= stream->in_fragment ? stream->fragment_rows : 0;
 		else if (!small && fragment->rows < limit)
@@ -275,7 +289,8 @@ logq_stream_finish(LogqStream *stream)
 
 		if (!keep && !stream->borrowed &&
 			(stream->state == LOGQ_STREAM_COPYING ||
-			 stream->state == LOGQ_STREAM_RESULTS))
+			 stream->state == LOGQ_STREAM_RESULTS ||
+			 stream->state == LOGQ_STREAM_CACHED))
 		{
 			stream->conn->in_copy = stream->state == LOGQ_STREAM_COPYING;
 			keep = logq_conn_drain(stream->conn) ||
@@ -297,6 +312,9 @@ logq_stream_finish(LogqStream *stream)
 	logq_replay_reset(stream);
 	/* its memory is of the run that is over */
 	stream->replay.data.data = NULL;
+	stream->cached_rows = NULL;
+	stream->cache = NULL;
+	stream->cache_user = NULL;
 	stream->cells = NULL;
 	logq_had_reset(stream);
 	logq_decode_free(&stream->decoder);
@@ -368,10 +386,12 @@ open_connection(LogqStream *stream)
 		stream->generation++;
 		return;
 	}
-	if (logq_stream_prepare(stream))
-		logq_stream_connect(stream);
-	else
+	if (!logq_stream_prepare(stream))
 		stream->state = LOGQ_STREAM_DONE;
+	else if (stream->local_batch)
+		stream->state = LOGQ_STREAM_CACHED;
+	else
+		logq_stream_connect(stream);
 }
 
 /*
@@ -406,6 +426,8 @@ logq_stream_prepare(LogqStream *stream)
 
 	stream->stale = false;
 	stream->skipped_bytes = 0;
+	stream->local_batch = false;
+	stream->more_pending = false;
 
 	if (stream->load != NULL ||
 		(!stream->confirmed && !stream->part->loaded))
@@ -415,9 +437,10 @@ logq_stream_prepare(LogqStream *stream)
 	}
 	else
 	{
-		/* a trusted stream that has not asked yet has its fragments */
+		/* one that has not asked yet may have its fragments */
 		if (!stream->confirmed && stream->reloads == 0 &&
-			!(stream->trusted && stream->batch_end == 0 &&
+			!((stream->trusted || stream->planned) &&
+			  (stream->batch_end == 0 || stream->local) &&
 			  stream->plan_version == stream->part->version))
 			logq_plan_fragments(stream);
 		if (stream->confirmed && stream->batch_end >= stream->nfragments)
@@ -433,16 +456,33 @@ logq_stream_prepare(LogqStream *stream)
 
 /*
  * The request as it goes to a server of the partition.
+ *
+ * If Redis may have more of what is wanted, the transaction is left open: what
+ * it turns out not to have is then read from the same snapshot.  A row that an
+ * UPDATE moves from one segment to another must not be seen in both.
  */
 char *
 logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 {
 	bool		replica = stream->servers->servers[server].replica;
 	bool		has_replicas = stream->servers->n > 1;
+	bool		goes_on = conn->in_snapshot && stream->confirmed &&
+		stream->load == NULL;
 	StringInfoData buf;
 	char	   *copies;
 
 	initStringInfo(&buf);
+	if (goes_on)
+	{
+		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
+		appendStringInfoString(&buf, copies);
+		pfree(copies);
+		if (!stream->more_pending)
+			appendStringInfoString(&buf, "COMMIT");
+		return buf.data;
+	}
+	if (conn->in_snapshot)
+		appendStringInfoString(&buf, "COMMIT; ");
 	if (replica)
 	{
 		appendStringInfoString(&buf, logq_replica_sql());
@@ -463,14 +503,15 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 			appendStringInfoString(&buf,
 								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
 								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		else if (!stream->confirmed || replica)
+		else if (!stream->confirmed || replica || stream->cache != NULL)
 			appendStringInfoString(&buf,
 								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
 		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
 		appendStringInfoString(&buf, copies);
 		pfree(copies);
 	}
-	appendStringInfoString(&buf, "COMMIT");
+	if (!stream->more_pending)
+		appendStringInfoString(&buf, "COMMIT");
 	return buf.data;
 }
 
@@ -510,8 +551,7 @@ logq_stream_rewind(LogqStream *stream)
 	else if (stream->resume)
 		logq_had_sort(stream);
 	stream->in_fragment = false;
-	stream->fragments_asked -=
-		stream->batch_end - stream->batch_start - stream->batch_done;
+	stream->fragments_asked -= logq_batch_asked(stream, stream->batch_done);
 	stream->batch_start += stream->batch_done;
 	stream->batch_end = stream->batch_start;
 	stream->batch_done = 0;
@@ -525,16 +565,19 @@ send_request(LogqStream *stream)
 {
 	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
 
+	logq_cache_check_user(stream, stream->conn);
 	if (stream->sql != NULL)
 		pfree(stream->sql);
 	stream->sql = logq_stream_sql(stream, stream->server,
 								  stream->conn);
+	stream->conn->in_snapshot = false;
 	MemoryContextSwitchTo(old);
 
 	stream->asked_at = GetCurrentTimestamp();
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
 	logq_stream_sent(stream);
+	logq_cache_sent(stream);
 	/* else libpq makes a text of the notice, with an excerpt of the SQL */
 	PQsetErrorVerbosity(stream->conn->pg, PQERRORS_TERSE);
 	if (!logq_conn_try_send(stream->conn, stream->sql))
@@ -542,16 +585,39 @@ send_request(LogqStream *stream)
 }
 
 /*
- * Send the next request over an idle connection.
+ * Send the next request over an idle connection, or, if all so far was in the
+ * cache, get one.  That is never the one by which the transaction has written
+ * meanwhile: its rows are not of this query.
  */
 static void
 open_request(LogqStream *stream)
 {
-	if (logq_stream_prepare(stream))
+	if (!logq_stream_prepare(stream))
+		stream->state = LOGQ_STREAM_DONE;
+	else if (stream->local_batch)
+		stream->state = LOGQ_STREAM_CACHED;
+	else if (stream->conn == NULL)
+		logq_stream_connect(stream);
+	else
 	{
 		stream->fresh = false;
 		stream->attempt_at = GetCurrentTimestamp();
 		send_request(stream);
+	}
+}
+
+/*
+ * All of a batch has come, or was in the cache.
+ */
+static void
+batch_ended(LogqStream *stream)
+{
+	logq_batch_ended(stream);
+	if (stream->batch_end < stream->nfragments &&
+		logq_batch_rows_needed(stream) != 0)
+	{
+		stream->released = false;
+		stream->state = LOGQ_STREAM_HELD;
 	}
 	else
 		stream->state = LOGQ_STREAM_DONE;
@@ -608,14 +674,7 @@ request_ended(LogqStream *stream)
 		open_request(stream);
 		return;
 	}
-	logq_batch_ended(stream);
-	if (stream->batch_end < stream->nfragments && logq_batch_rows_needed(stream) != 0)
-	{
-		stream->released = false;
-		stream->state = LOGQ_STREAM_HELD;
-		return;
-	}
-	stream->state = LOGQ_STREAM_DONE;
+	batch_ended(stream);
 }
 
 /*
@@ -690,6 +749,7 @@ take_version(LogqStream *stream, PGresult *res)
 		return false;
 	}
 	stream->new_version = result_version(stream, res);
+	stream->kept.current = stream->new_version == stream->plan_version;
 	/* one that is no replica any more has what there is */
 	if (replica && !stream->promoted && stream->new_version < known)
 	{
@@ -729,6 +789,8 @@ take_result(LogqStream *stream)
 			return true;
 		}
 		stream->conn->state = LOGQ_CONN_IDLE;
+		stream->conn->in_snapshot =
+			PQtransactionStatus(pg) == PQTRANS_INTRANS;
 		request_ended(stream);
 		return true;
 	}
@@ -745,6 +807,7 @@ take_result(LogqStream *stream)
 				/* what is skipped was not done: our bound must not move */
 				if (!stream->stale)
 				{
+					logq_cache_end_fragment(stream);
 					stream->batch_done++;
 					stream->in_fragment = false;
 					logq_stream_progressed(stream);
@@ -770,6 +833,7 @@ take_result(LogqStream *stream)
 			logq_decode_start(&stream->decoder, stream->request->nfields);
 			stream->fragment_rows = 0;
 			stream->in_fragment = stream->load == NULL && !stream->stale;
+			logq_cache_begin_fragment(stream);
 			stream->state = LOGQ_STREAM_COPYING;
 			break;
 		default:
@@ -820,13 +884,18 @@ take_message(LogqStream *stream)
 			open_connection(stream);
 		}
 	}
-	else if (stream->request->grouped)
+	else
 	{
-		logq_replay_add(stream, message, len);
-		free_message(stream);
+		if (stream->kept.keeping)
+			logq_cache_keep(stream, message, len);
+		if (stream->request->grouped)
+		{
+			logq_replay_add(stream, message, len);
+			free_message(stream);
+		}
+		else if (!logq_decode_feed(&stream->decoder, message, len))
+			logq_stream_decode_failed(stream);
 	}
-	else if (!logq_decode_feed(&stream->decoder, message, len))
-		logq_stream_decode_failed(stream);
 	return true;
 }
 
@@ -873,12 +942,16 @@ advance(LogqStream *stream)
 			case LOGQ_STREAM_IDLE:
 				if (stream->request->lazy && !stream->released)
 					return LOGQ_STREAM_PAUSED;
+				if (logq_cache_must_wait(stream))
+					return LOGQ_STREAM_WAIT;
 				open_connection(stream);
 				break;
 
 			case LOGQ_STREAM_HELD:
 				if (stream->request->lazy && !stream->released)
 					return LOGQ_STREAM_PAUSED;
+				if (logq_cache_must_wait(stream))
+					return LOGQ_STREAM_WAIT;
 				open_request(stream);
 				break;
 
@@ -938,6 +1011,11 @@ advance(LogqStream *stream)
 				}
 
 			case LOGQ_STREAM_RESULTS:
+				if (logq_cache_is_next(stream))
+				{
+					stream->state = LOGQ_STREAM_CACHED;
+					break;
+				}
 				if (take_result(stream))
 				{
 					moved = true;
@@ -964,6 +1042,17 @@ advance(LogqStream *stream)
 				if (logq_replay_row(stream))
 					return LOGQ_STREAM_ROW;
 				stream->state = LOGQ_STREAM_RESULTS;
+				break;
+
+			case LOGQ_STREAM_CACHED:
+				if (logq_cache_row(stream))
+					return LOGQ_STREAM_ROW;
+				if (stream->conn != NULL &&
+					stream->conn->state == LOGQ_CONN_BUSY)
+					stream->state = LOGQ_STREAM_RESULTS;
+				else if (stream->batch_start + stream->batch_done ==
+						 stream->batch_end)
+					batch_ended(stream);
 				break;
 
 			case LOGQ_STREAM_SPOOLED:

@@ -50,6 +50,7 @@ typedef struct LogqFragment
 	TimestampTz from;			/* included */
 	TimestampTz to;				/* excluded */
 	LogqBins	bins;			/* if rows are grouped by them */
+	struct LogqCached *cached;	/* see cacherun.h; NULL: is never cached */
 } LogqFragment;
 
 typedef enum LogqStreamState
@@ -60,6 +61,7 @@ typedef enum LogqStreamState
 	LOGQ_STREAM_RESULTS,		/* between results */
 	LOGQ_STREAM_COPYING,		/* rows are coming */
 	LOGQ_STREAM_REPLAYING,		/* rows of a fragment that is here as a whole */
+	LOGQ_STREAM_CACHED,			/* rows of one that need not be asked */
 	LOGQ_STREAM_SPOOLED,		/* rows are in a file of ours */
 	LOGQ_STREAM_HELD,			/* there is more to ask for, when needed */
 	LOGQ_STREAM_BACKOFF,		/* no server can be asked just now */
@@ -162,6 +164,18 @@ typedef struct LogqReplay
 	bool		at_data;		/* the file has been read */
 } LogqReplay;
 
+/* Bytes of a fragment that may be worth storing */
+typedef struct LogqKept
+{
+	bool		keeping;
+	StringInfoData data;		/* data.data NULL: never used */
+	TimestampTz since;			/* the fragment, or its request, began */
+	TimestampTz sent_at;		/* the request */
+	int			asked;			/* fragments that it has brought */
+	bool		current;		/* it sees segments in the versions we know */
+	int64		limit;			/* rows asked of all but the last one, -1: all */
+} LogqKept;
+
 typedef struct LogqStream LogqStream;
 
 /* fills fragments from the partition's catalog, in the order to be asked */
@@ -251,6 +265,16 @@ struct LogqStream
 
 	/* a fragment that must be had as a whole; replay.c */
 	LogqReplay	replay;
+	/* the cache; see cacherun.h */
+	struct LogqCacheRun *cache; /* NULL: not used */
+	char	   *cache_user;		/* in whose name keys were made, NULL: none were */
+	bool		planned;		/* fragments were chosen before asking */
+	bool		local;			/* nothing was asked so far */
+	bool		local_batch;	/* nothing of this batch is */
+	bool		more_pending;	/* more may have to be asked of the same snapshot */
+	int			looked_up;		/* fragments that were, from the first one on */
+	char	   *cached_rows;	/* binary COPY that is being read */
+	LogqKept	kept;
 	/* cells of our own catalog, which come last; they are the scan's */
 	struct Tuplestorestate *cells;
 	bool		in_cells;		/* the current row is one, in cell_slot */
@@ -272,6 +296,10 @@ struct LogqStream
 	int64		fragments_asked;
 	int64		retries;
 	int64		hedges;
+	int64		cached[2];		/* fragments from memory, and from Redis */
+	int64		rows_cached;
+	int64		stored;			/* fragments */
+	TimestampTz oldest;			/* of cached ones, 0: there was none */
 	bool		was_missing;
 	instr_time	started;
 	double		first_row_ms;	/* -1: none came */
@@ -422,6 +450,8 @@ extern bool logq_forget_dropped_fragments(LogqStream *stream);
 extern void logq_batch_choose(LogqStream *stream);
 /* SQL that reads them, palloc'd */
 extern char *logq_batch_copies(LogqStream *stream, int server_version);
+/* fragments of the batch that are really asked, but for the first "done" */
+extern int	logq_batch_asked(const LogqStream *stream, int done);
 extern bool logq_batch_was_cut_off(const LogqStream *stream);
 extern void logq_batch_ended(LogqStream *stream);
 /* rows that are still needed of this partition at most, -1: all */

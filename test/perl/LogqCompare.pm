@@ -4,10 +4,12 @@
 #	$cmp->run(1, 100);			# queries 1 to 100
 #	$cmp->run(101, 150, tables => { T => [...], N => [...] }, between => sub {});
 #
-# Each query runs on the plain table; on logq.logs with everything on; with one
-# optimisation, drawn at random, off; and with all of them off.  One that groups
-# runs without those for groups, too.  Beside that EXPLAIN says what was left
-# out, and whether groups were made where rows are, which is counted.
+# Each query runs on the plain table; on logq.logs with everything on; often once
+# more, when what can be cached is; with one optimisation, drawn at random, off;
+# and with all of them off.  One that groups runs without those for groups, too.
+# Some are followed by a query that asks nearly the same: another window, limit
+# or order.  Beside that EXPLAIN says what was left out, whether groups were made
+# where rows are, and what came from the cache, which is counted.
 #
 # A query's statements go through one psql, many queries at a time; each is
 # followed by a line, on standard output and on standard error, that says which
@@ -33,6 +35,8 @@ my $record = "\x1e";
 my @switches = map { "logq.enable_$_" } qw(filter_pushdown ordered_merge
   limit_pushdown limit_shares column_pruning partition_pruning segment_pruning
   content_pruning);
+# also off when all is
+my $no_cache = 'logq.cache = off';
 # those for groups, if there are any
 my @group_switches = qw(logq.enable_aggregate_pushdown logq.use_rollups);
 # what stands for a query's @T@, @N@ and @S@: plain, logq
@@ -65,7 +69,9 @@ sub new
 		with_rows => 0,
 		scans => 0,
 		left_out => 0,
-		reasons => {}
+		reasons => {},
+		cached => {},
+		cached_in => {}
 	  },
 	  $class;
 }
@@ -76,6 +82,15 @@ sub for_table
 
 	$sql =~ s/\@([TNS])\@/$self->{tables}{$1}[$n]/g;
 	return $sql;
+}
+
+# SET and RESET of a member of a variant: what to turn off, or an assignment
+sub setting
+{
+	my ($member) = @_;
+
+	return $member =~ /^(\S+) = (.*)/ ? ("SET $1 = $2;\n", "RESET $1;\n") :
+	  ("SET $member = off;\n", "RESET $member;\n");
 }
 
 # psql commands for a query
@@ -99,7 +114,7 @@ sub script
 		my $i = 0;
 
 		$text .= "SAVEPOINT variant;\n" if $q->{transaction};
-		$text .= "SET $_ = off;\n" foreach @$variant;
+		$text .= (setting($_))[0] foreach @$variant;
 		$text .= $explain->('J', $q->{scan_options}, $scan)
 		  if defined $scan && !grep { $_ eq $scan } @{ $q->{sql} };
 		foreach my $sql (@{ $q->{sql} })
@@ -107,6 +122,11 @@ sub script
 			$text .= $self->for_table($sql, $v > 0 ? 1 : 0) .
 			  ";\n\\echo \@\@E $q->{number} $v $i :ERROR :SQLSTATE\n"
 			  . "\\warn \@\@E $q->{number} $v $i\n";
+			# not every statement comes to asking for anything
+			$text .= "SELECT coalesce(max(cached) FILTER (WHERE extract(epoch from started_at)::text <> :'last'), 0) AS cached,"
+			  . " coalesce(max(extract(epoch from started_at)::text), '') AS last FROM logq.last_query() \\gset\n"
+			  . "\\echo \@\@C $q->{number} $v :cached\n"
+			  if $v > 0 && $sql =~ /\@[TNS]\@|EXECUTE|FETCH/;
 			$i++;
 			if (defined $scan && $sql eq $scan)
 			{
@@ -116,7 +136,7 @@ sub script
 		}
 		$text .= $explain->('X', $q->{explain_options}, $q->{sql}[0])
 		  if $v == 1 && $q->{explain};
-		$text .= "RESET $_;\n" foreach @$variant;
+		$text .= (setting($_))[1] foreach @$variant;
 		$text .= "ROLLBACK TO SAVEPOINT variant;\n" if $q->{transaction};
 		$v++;
 	}
@@ -197,13 +217,16 @@ sub report
 {
 	my ($self, $q, $v, $what) = @_;
 	my $variant = $v == 1 ? 'everything on'
-	  : join ', ', map { "$_ = off" } @{ $q->{variants}[$v] };
+	  : join ', ', map { /=/ ? $_ : "$_ = off" } @{ $q->{variants}[$v] };
+
+	$variant = 'once more' if $variant eq '';
 
 	$self->{failed}{ $q->{shape} }++;
 	return if ++$self->{reports} > $max_reports;
 	$what =~ s/$field/ | /g;
 	diag(encode('UTF-8', join "\n",
-		"query $q->{number} ($q->{shape}) of seed $self->{seed}, $variant: $what",
+		($q->{number} > 1_000_000 ? 'one near query ' . ($q->{number} - 1_000_000)
+			: "query $q->{number}") . " ($q->{shape}) of seed $self->{seed}, $variant: $what",
 		(map { "  SET $_;" } @{ $q->{set} }),
 		(map { '  ' . $self->for_table($_, 1) . ';' } @{ $q->{sql} }),
 		$q->{transaction} ? '  (in one transaction)' : ()));
@@ -234,6 +257,7 @@ sub count_pruning
 			$sources{lc $1} = 1 if /^Segments Counted by (.*)/ && $node->{$_} > 0;
 		}
 		next unless defined $node->{'Segments Known'};
+		$self->count_cached_scan($node);
 		$scans++;
 		$left_out++ if $node->{'Segments Asked'} < $node->{'Segments Known'};
 		foreach (keys %$node)
@@ -251,6 +275,46 @@ sub count_pruning
 	return;
 }
 
+# Count how many queries had segments from the cache, in each phase.  Nothing may
+# when it is off.
+sub count_cached
+{
+	my ($self, $q, $cached) = @_;
+	my $phase = $self->{cached}{ $self->{phase} } //= [ 0, 0 ];
+	my $any = 0;
+
+	foreach my $v (1 .. $#{ $q->{variants} })
+	{
+		my $n = $cached->[$v] // 0;
+
+		$any ||= $n;
+		$self->report($q, $v, "$n segments are from the cache")
+		  if $n > 0 && grep { /^logq\.cache = (off|refresh)/ } @{ $q->{variants}[$v] };
+	}
+	$phase->[0]++ if $any;
+	$phase->[1]++;
+	return;
+}
+
+# Count what kind of scan took something from the cache, as EXPLAIN (ANALYZE,
+# VERBOSE, FORMAT JSON) says
+sub count_cached_scan
+{
+	my ($self, $node) = @_;
+	my $kind;
+
+	return unless ($node->{'Segments from Memory'} // 0) +
+	  ($node->{'Segments from Redis'} // 0) > 0;
+	$kind = defined $node->{'Segments Counted by Rows'} ? 'counts'
+	  : defined $node->{'Merge Order'}
+	  ? (defined $node->{'Row Limit'} ? 'rows in order up to a limit' : 'rows in order')
+	  : ($node->{'Remote SQL'} // '') =~ /GROUP BY/ ? 'groups'
+	  : defined $node->{Relation} ? 'expressions of rows'
+	  : 'rows';
+	$self->{cached_in}{$kind}++;
+	return;
+}
+
 # Run psql with a script; its output and errors by statement
 sub run_psql
 {
@@ -260,7 +324,7 @@ sub run_psql
 	my %r = (out => {}, explained => {}, current => undef);
 
 	open my $f, '>:encoding(UTF-8)', "$base.sql" or die $!;
-	print $f "\\set ON_ERROR_ROLLBACK on\n";
+	print $f "\\set ON_ERROR_ROLLBACK on\n\\set last ''\n";
 	print $f $self->script($_) foreach @queries;
 	print $f "\\echo \@\@Q end\n";
 	close $f or die $!;
@@ -303,6 +367,11 @@ sub run_psql
 
 				$o->{ $stream eq 'err' ? 'message' : 'text' } = $text;
 				$o->{error} = $3 eq 'true' if defined $3;
+			}
+			elsif ($line =~ /^\@\@C (\d+) (\d+) (\d+)$/)
+			{
+				$r{cached}{$1}[$2] += $3;
+				next;
 			}
 			elsif ($line =~ /^\@\@Q (\w+)$/)
 			{
@@ -362,6 +431,7 @@ sub run_batch
 				}
 			}
 		}
+		$self->count_cached($q, $r->{cached}{$k} // []);
 		foreach my $what ('X', 'J')
 		{
 			my $x = $r->{explained}{$k}{$what} // next;
@@ -385,14 +455,40 @@ sub run_batch
 	return $done;
 }
 
+# A query that asks nearly the same as another one, so that some of what was
+# cached for that can be used, and some cannot
+sub near
+{
+	my ($q) = @_;
+	my %near = (%$q, number => $q->{number} + 1_000_000, explain => 0, scan => undef);
+	my @sql = @{ $q->{sql} };
+	my $minutes = pick(0, 1, 1, 5, 30);
+	my $limit = chance(0.7);
+	my $turn = chance(0.2);
+	my %limits;
+
+	foreach (@sql)
+	{
+		s/(\d{4}-\d\d-\d\d \d\d):(\d\d)/sprintf '%s:%02d', $1, ($2 + $minutes) % 60/eg;
+		s/\bLIMIT (\d+)/'LIMIT ' . ($limits{$1} \/\/= pick(1, 2, 6, 25, 150, 1000))/eg if $limit;
+		s/\b(DESC|ASC)\b/$1 eq 'ASC' ? 'DESC' : 'ASC'/eg if $turn;
+	}
+	return undef if join(';', @sql) eq join(';', @{ $q->{sql} });
+	$near{sql} = \@sql;
+	$near{variants} = [ [], [], chance(0.3) ? [] : () ];
+	return \%near;
+}
+
 # Run the queries of these numbers.  Options: tables, for @T@ and so on;
-# between, to be called after each batch; per_psql, queries in one batch.
+# between, to be called after each batch; per_psql, queries in one batch; phase,
+# a name to count what is cached by.
 sub run
 {
 	my ($self, $from, $to, %opt) = @_;
 	my @groups = @{ $self->{group_switches} };
 	my @queries;
 
+	$self->{phase} = $opt{phase} // 'all';
 	$self->{tables} = { %tables, %{ $opt{tables} // {} } };
 	foreach my $n ($from .. $to)
 	{
@@ -407,17 +503,22 @@ sub run
 		$q->{explain_options} = pick('(VERBOSE, COSTS OFF)',
 			'(ANALYZE, VERBOSE, TIMING OFF)', '(FORMAT JSON)',
 			'(ANALYZE, BUFFERS, FORMAT YAML)');
-		$q->{scan_options} = pick('(FORMAT JSON)', '(FORMAT JSON)',
-			'(ANALYZE, TIMING OFF, FORMAT JSON)');
+		$q->{scan_options} = pick('(FORMAT JSON)',
+			'(ANALYZE, VERBOSE, TIMING OFF, FORMAT JSON)');
 		$q->{explain} = 0 if $q->{sql}[0] =~ /^PREPARE/;
-		$q->{variants} = [ [], [],
+		# values too large for it are left out, so that some of a query's are cached
+		push @{ $q->{set} }, 'logq.cache_max_value = 1' if chance(0.1);
+		$q->{variants} = [ [], [], chance(0.5) ? [] : (),
 			$q->{grouped} ? map { [$_] } @groups : (),
-			[ chance(0.3) ? 'logq.enable_content_pruning' : pick(@switches, @groups) ],
-			[ @switches, @groups ] ];
+			[ chance(0.3) ? 'logq.enable_content_pruning' : chance(0.2) ? 'logq.cache = refresh'
+				: pick(@switches, @groups) ],
+			[ @switches, @groups, $no_cache ] ];
 		# not too many
 		splice @{ $q->{variants} }, -2, 1 if $q->{grouped} && @groups && chance(0.6);
-		push @queries, $q
-		  if $n >= ($self->{first} // $from) && $n <= ($self->{last} // $to);
+		next if $n < ($self->{first} // $from) || $n > ($self->{last} // $to);
+		push @queries, $q;
+		push @queries, grep { defined } near($q)
+		  if $q->{compare} ne 'error' && !$q->{may_fail} && chance(0.25);
 	}
 	while (@queries)
 	{
@@ -441,6 +542,10 @@ sub summarize
 		map { "$_ $self->{reasons}{$_}" } sort keys %{ $self->{reasons} });
 	note("queries that had: " . join ', ',
 		map { "$_ " . ($self->{seen}{$_} // 0) } sort keys %{ $self->{features} // {} });
+	note("queries with segments from the cache: " . join ', ',
+		map { "$self->{cached}{$_}[0] of $self->{cached}{$_}[1] $_" } sort keys %{ $self->{cached} });
+	note("scans that took something from the cache: " . join ', ',
+		map { "$self->{cached_in}{$_} $_" } sort keys %{ $self->{cached_in} });
 	note("$self->{groups_pushed} of $self->{grouped} queries with groups leave them to the partitions; segments are counted by " .
 		  join ', ', map { "$_ $self->{sources}{$_}" } sort keys %{ $self->{sources} });
 	return;

@@ -3,6 +3,7 @@
 #	my $g = LogqQueries->new(rows => [...], now => time);	# as of LogqRows
 #	$g->set_ids(...);			# once they are known
 #	$g->trust(1);				# nothing will change: trust old copies of catalogs
+#	$g->read_only(1);			# no queries that write
 #	$g->beside_writers(1);		# @T@ is a view
 #	my $q = $g->query;
 #
@@ -83,6 +84,9 @@ sub new
 }
 
 sub trust { $_[0]->{trust} = $_[1]; return; }
+
+# Nothing can be written, or is not found at once
+sub read_only { $_[0]->{read_only} = $_[1]; return; }
 
 # Queries that fit a view, whose rows have no system columns, in shapes that
 # read nothing else.
@@ -482,12 +486,61 @@ sub shape_cursor
 		  'FETCH LAST', 'MOVE FIRST'
 		  if $scroll;
 		push @sql, pick(@moves) . " FROM $c";
+		# while it rests
+		push @sql, $sql[0] =~ s/^DECLARE .*? FOR SELECT .*? FROM/SELECT t.level, count(*), max(t.ts) FROM/r
+		  =~ s/ ORDER BY .*/ GROUP BY 1 ORDER BY 1/r
+		  if chance(0.1);
 	}
 	push @sql, 'FETCH ALL FROM c1' if chance(0.4);
 	push @sql, 'CLOSE c1' if chance(0.7);
 	push @sql, 'FETCH 10 FROM c2' if chance(0.7);
 	$self->{now} = 1;    # needs a transaction
 	return (\@sql, 'list');
+}
+
+# The same with growing limits, so that what is cached is but the beginning
+sub shape_growing
+{
+	my ($self) = @_;
+	my $d = pick('', ' DESC');
+	my $sql = 'SELECT t.ts, t.id, ' . join(', ', $self->select_items('t')) . ' FROM @T@ t ' .
+	  $self->where('t', 0) . " ORDER BY t.ts$d, t.id$d";
+	my $limit = 0;
+
+	return ([ (map { $limit += pick(1, 1, 2, 7, 20, 60, 300); "$sql LIMIT $limit" .
+				(chance(0.2) ? ' OFFSET ' . between(0, 9) : '') } 1 .. between(2, 4)),
+			chance(0.4) ? $sql : () ], 'list');
+}
+
+# With a limit any rows will do, if there are so many of them, and none twice
+sub shape_any_rows
+{
+	my ($self) = @_;
+	local $self->{in_view} = 1;
+	my $where = $self->where('t', 1);
+	my $limit = pick(1, 3, 20, 100, 1000);
+
+	return ("SELECT count(*), count(DISTINCT s.id), bool_and(s.id IN (SELECT t.id FROM local_logs t $where))"
+		  . " FROM (SELECT t.id FROM \@T\@ t $where LIMIT $limit) s", 'set');
+}
+
+# A row that is written while a cursor rests is not the cursor's
+sub shape_cursor_write
+{
+	my ($self) = @_;
+	my $d = pick('', ' DESC', ' DESC');
+	my $where = $self->where('t', 1);
+	my $order = chance(0.7) ? "ORDER BY t.ts$d, t.id$d" . (chance(0.3) ? ' LIMIT 1000' : '') : '';
+	my $at = quote(pick(@{ $self->{times} }));
+	my $count = "SELECT count(*), max(t.message) FROM \@T\@ t WHERE t.ts >= $at AND t.ts < $at::timestamptz + interval '1 hour'";
+
+	$self->{now} = 1;	# to be rolled back
+	return ([ "DECLARE c1 CURSOR FOR SELECT t.ts, t.id, t.message FROM \@T\@ t $where $order",
+			$order eq '' ? 'FETCH 0 FROM c1' : 'FETCH ' . between(1, 30) . ' FROM c1',
+			"INSERT INTO \@T\@ (ts, level, service, message) VALUES ($at, 'INFO', 'web', 'written meanwhile')",
+			chance(0.5) ? $count : (),
+			$order eq '' ? () : 'FETCH ' . between(1, 30) . ' FROM c1',
+			$order eq '' ? 'CLOSE c1' : 'FETCH ALL FROM c1' ], 'list');
 }
 
 sub shape_search
@@ -610,7 +663,7 @@ my @shapes = (
 	[ 30, 'simple' ], [ 10, 'aggregate' ], [ 4, 'distinct' ], [ 9, 'join_local' ],
 	[ 5, 'self_join' ], [ 8, 'subquery' ], [ 4, 'cte' ], [ 6, 'setop' ],
 	[ 4, 'target_subselect' ], [ 6, 'lateral' ], [ 5, 'window' ], [ 4, 'view' ],
-	[ 4, 'whole_row' ], [ 6, 'cursor' ], [ 6, 'search' ], [ 2, 'plpgsql' ],
+	[ 4, 'whole_row' ], [ 6, 'cursor' ], [ 5, 'growing' ], [ 3, 'any_rows' ], [ 3, 'cursor_write' ], [ 6, 'search' ], [ 2, 'plpgsql' ],
 	[ 3, 'modify' ], [ 2, 'copy' ], [ 3, 'merge_join' ], [ 3, 'series' ],
 	[ 2, 'error' ], @LogqGroups::shapes);
 my %grouped = map { $_->[1] => 1 } @LogqGroups::shapes;
@@ -619,7 +672,7 @@ sub shape_names { return map { $_->[1] } @shapes; }
 
 # those that read nothing but @T@, dim and local_logs
 my %reads_table = map { $_ => 1 } qw(simple aggregate distinct join_local
-  self_join subquery cte setop target_subselect lateral window cursor copy
+  self_join subquery cte setop target_subselect lateral window cursor growing copy
   merge_join series), @LogqGroups::readers;
 
 my @planner_settings = map { "$_ = off" } qw(enable_hashjoin enable_mergejoin
@@ -629,10 +682,13 @@ my @planner_settings = map { "$_ = off" } qw(enable_hashjoin enable_mergejoin
 sub query
 {
 	my ($self, $only) = @_;
-	my @choice = grep { !$self->{beside_writers} || $reads_table{ $_->[1] } } @shapes;
+	my @choice = grep {
+		(!$self->{beside_writers} || $reads_table{ $_->[1] }) &&
+		  (!$self->{read_only} || $_->[1] ne 'cursor_write')
+	} @shapes;
 	my $shape = defined $only && (!$self->{beside_writers} || $reads_table{$only})
 	  ? $only : $choice[ weighted(map { $_->[0] } @choice) ][1];
-	my $prepared = $shape !~ /cursor|plpgsql|modify|copy|error|function|statements/
+	my $prepared = $shape !~ /cursor|growing|plpgsql|modify|copy|error|function|statements/
 	  && chance($shape eq 'prepared_groups' ? 1 : 0.3);
 	my %q = (shape => $shape, set => [], grouped => $grouped{$shape});
 	my ($sql, $compare);

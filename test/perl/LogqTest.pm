@@ -86,7 +86,8 @@ HBA
 # pooled (none; sessions go to each partition through a PgBouncer with this
 # conf, see LogqPgBouncer).
 #
-#	LOGQ_POOLED=1	gives every test such poolers
+#	LOGQ_POOLED=1		gives every test such poolers
+#	LOGQ_TEST_CONF=...	lines for every coordinator, with ";" between them
 sub new
 {
 	my ($class, %opt) = @_;
@@ -177,7 +178,8 @@ sub start_replicas
 sub start_coordinator
 {
 	my ($name, @conf) = @_;
-	my $node = start_server($name, "shared_preload_libraries = 'logq'", @conf);
+	my $node = start_server($name, "shared_preload_libraries = 'logq'",
+		split(/\s*;\s*/, $ENV{LOGQ_TEST_CONF} // ''), @conf);
 
 	$node->safe_psql('postgres', 'CREATE DATABASE logs');
 	$node->safe_psql('logs', 'CREATE EXTENSION logq');

@@ -101,7 +101,7 @@ SELECT level, reason, since IS NULL AS since, entries >= 0 AS entries, bytes >= 
 	evictions, dropped, errors, timeouts, bytes_read >= 0 AS bytes_read, bytes_written >= 0 AS bytes_written,
 	saved_ms >= 0 AS saved_ms, stats_reset <= now() AS stats_reset
 FROM logq.stat_cache WHERE level = 'memory';
-SELECT level, state FROM logq.stat_cache ORDER BY level;
+SELECT level, state IS NOT NULL AS state, entries IS NULL AS entries, evictions IS NULL AS evictions, errors IS NULL AS errors FROM logq.stat_cache ORDER BY level;
 SELECT logq.cache_reset_stats();
 RESET ROLE;
 SELECT logq.cache_reset_stats();

@@ -39,7 +39,9 @@ my $c = LogqTest->new(
 	partitions => 3,
 	replicas => 1,
 	# a crash must not take the queries after it along
-	coordinator_conf => ["restart_after_crash = on"]);
+	coordinator_conf => ["restart_after_crash = on",
+		# all of sealed segments is cached, in much or in little memory
+		"logq.cache_min_cost = 0", "logq.hot_cache_size = " . ($seed % 2 ? 100 : 1)]);
 my $now = time;
 my @rows = LogqRows::random_rows($nrows * 0.75, 1, LogqRows::hours($now));
 my $late = @rows;
@@ -438,7 +440,7 @@ sub run_queries
 
 	# in an order that depends on the rows alone
 	$g->set_ids(split /\n/, $c->sql('SELECT id FROM local_logs ORDER BY id'));
-	$cmp->run($done + 1, $to, %opt);
+	$cmp->run($done + 1, $to, phase => $what, %opt);
 	$done = $to;
 	diag("above: $what") if $cmp->{reports} > $reports;
 	$pushed{$what} = [ $cmp->{groups_pushed} - $pushed, $cmp->{grouped} - $grouped ];
@@ -464,6 +466,7 @@ run_queries(0.37, 'what is sealed is known');
 
 # other servers, the same answers
 $c->wait_for_catchup_all;
+$g->read_only(1);
 $c->sql("ALTER DATABASE logs SET logq.read_from = 'replica'");
 run_queries(0.41, 'replicas are read');
 is($c->sql("SELECT count(*) FROM logq.stat_partitions WHERE role = 'replica' AND requests > 0"), 3,
@@ -473,6 +476,7 @@ $c->sql("ALTER DATABASE logs RESET logq.read_from");
 $c->part('p2')->stop('immediate');
 run_queries(0.45, 'a primary is down');
 $c->part('p2')->start;
+$g->read_only(0);
 $g->trust(0);
 
 # Each word of the messages, as it is and in other cases, as a whole word and
