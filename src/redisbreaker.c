@@ -224,9 +224,11 @@ logq_redis_failed(const LogqRedisConfig *config, bool probe,
 				  const char *reason)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	char		clean[LOGQ_REDIS_REASON_LEN];
 	bool		opened = false;
 	Entry	   *entry;
 
+	set_reason(clean, reason);
 	lock_entries(LW_EXCLUSIVE);
 	entry = find_entry(config, true);
 	if (entry->state == CLOSED ||
@@ -239,7 +241,7 @@ logq_redis_failed(const LogqRedisConfig *config, bool probe,
 		entry->state = OPEN;
 		entry->ask_at = TimestampTzPlusMilliseconds(now, entry->pause_ms);
 		entry->pause_ms = Min(entry->pause_ms * 2, MAX_PAUSE_MS);
-		set_reason(entry->reason, reason);
+		strlcpy(entry->reason, clean, LOGQ_REDIS_REASON_LEN);
 	}
 	unlock_entries();
 	if (opened)
@@ -247,7 +249,7 @@ logq_redis_failed(const LogqRedisConfig *config, bool probe,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" is not asked any more until it answers: %s",
-						config->address, reason)));
+						config->address, clean)));
 }
 
 /*
@@ -337,13 +339,15 @@ void
 logq_redis_refused(const LogqRedisConfig *config, const char *reason)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	char		clean[LOGQ_REDIS_REASON_LEN];
 	bool		began = false;
 	Entry	   *entry;
 
+	set_reason(clean, reason);
 	lock_entries(LW_EXCLUSIVE);
 	entry = find_entry(config, true);
 	entry->used_at = now;
-	set_reason(entry->refusal, reason);
+	strlcpy(entry->refusal, clean, LOGQ_REDIS_REASON_LEN);
 	if (!entry->read_only)
 	{
 		began = true;
@@ -359,7 +363,7 @@ logq_redis_refused(const LogqRedisConfig *config, const char *reason)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errhidestmt(true), errhidecontext(true),
 				 errmsg("Redis at \"%s\" is not written to any more until it takes values: %s",
-						config->address, reason)));
+						config->address, clean)));
 }
 
 /*

@@ -62,13 +62,12 @@ logq_redis_complain(LogqRedisConn *conn, const char *format,...)
 }
 
 /*
- * All up to what may be a quotation of the command.  Of an answer to AUTH
- * nothing but the word in front should be shown.
+ * All up to what may be a quotation of the command.
  */
 void
 logq_redis_error_text(const LogqRedisItem *item, char *text, Size text_len)
 {
-	static const char *const quotes[] = {" with args", ", with args", "`"};
+	static const char *const quotes[] = {", with args", " with args", "`"};
 	Size		len = Min(item->len, text_len - 1);
 
 	for (Size i = 0; i < len; i++)
@@ -367,20 +366,22 @@ transmit(LogqRedisConn *conn)
 /* ---------- the beginning ---------- */
 
 /*
- * The answer to AUTH.  A Redis that does not know the command quotes it, with
- * the password, so only the word in front is shown.
+ * The answer to AUTH.  Should it have the password in it after all, only the
+ * word in front is shown.
  */
 static bool
 take_auth(LogqRedisConn *conn, LogqRedisCommand *command,
 		  const LogqRedisItem *item)
 {
+	const char *password = conn->config->password;
 	char		text[LOGQ_REDIS_REASON_LEN];
 
 	if (item->type == LOGQ_REDIS_ERROR)
 	{
 		logq_redis_error_text(item, text, sizeof(text));
-		text[strcspn(text, " ")] = '\0';
-		logq_redis_complain(conn, "it does not take user and password (%s)",
+		if (password[0] != '\0' && strstr(text, password) != NULL)
+			text[strcspn(text, " ")] = '\0';
+		logq_redis_complain(conn, "it does not take user and password: %s",
 							text);
 	}
 	return item->type == LOGQ_REDIS_STATUS || item->type == LOGQ_REDIS_END;

@@ -57,7 +57,8 @@ sub new
 	{
 		push @conf, "port $self->{port}";
 	}
-	push @conf, "requirepass $self->{password}" if defined $self->{password};
+	push @conf, 'requirepass "' . ($self->{password} =~ s/(["\\])/\\$1/gr) . '"'
+	  if defined $self->{password};
 	$self->{log} = "$PostgreSQL::Test::Utils::tmp_check/log/$self->{name}.log";
 	open my $f, '>', "$dir/redis.conf" or croak $!;
 	print $f map { "$_\n" } @conf;
@@ -231,7 +232,9 @@ sub keys
 	my ($self, $prefix) = @_;
 
 	$prefix //= 'logq:';
-	return sort grep { index($_, $prefix) == 0 } @{ $self->command('KEYS', '*') };
+	my @keys = sort grep { index($_, $prefix) == 0 } @{ $self->command('KEYS', '*') };
+
+	return @keys;
 }
 
 # Connections of others
