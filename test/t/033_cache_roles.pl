@@ -2,8 +2,8 @@
 # they were read by: roles with different rights never get each other's, in
 # neither level, whatever the order.
 #
-# On the partitions, "part" sees rows of service "web" only, by row-level
-# security on the segments, "full" all, and "none" may not read segments.
+# On the partitions, "web_only" sees rows of service "web", by row-level security
+# on the segments, "sees_all" all, and "sees_none" may not read segments.
 
 use strict;
 use warnings;
@@ -21,7 +21,7 @@ my $redis = LogqRedis->new;
 # a second coordinator has nothing but Redis
 my $second = LogqTest::start_coordinator('second', 'logq.cache_min_cost = 0', 'logq.hot_cache_size = 0');
 my @nodes = ($c->coordinator, $second);
-my %password = (part => 'p4rt-91', full => 'fu11-17', none => 'n0ne-55');
+my %password = (web_only => 'p4rt-91', sees_all => 'fu11-17', sees_none => 'n0ne-55');
 my %secret = map { $_ => LogqTest::lit($password{$_}) } keys %password;
 
 $c->add_partition($_, coordinator => $second) foreach $c->names;
@@ -50,22 +50,22 @@ foreach my $name ($c->names)
 
 	$c->on($name, join '', map { "CREATE ROLE $_ LOGIN PASSWORD $secret{$_};\n" } keys %password);
 	$c->on($name, <<'SQL');
-GRANT USAGE ON SCHEMA logq_store TO part, "full", none;
-GRANT SELECT ON ALL TABLES IN SCHEMA logq_store TO part, "full", none;
+GRANT USAGE ON SCHEMA logq_store TO web_only, sees_all, sees_none;
+GRANT SELECT ON ALL TABLES IN SCHEMA logq_store TO web_only, sees_all, sees_none;
 DO $$
 DECLARE
 	r record;
 BEGIN
 	FOR r IN SELECT name FROM logq_store.segment LOOP
 		EXECUTE format('ALTER TABLE logq_store.%I ENABLE ROW LEVEL SECURITY', r.name);
-		EXECUTE format('CREATE POLICY web ON logq_store.%I TO part USING (service = ''web'')', r.name);
-		EXECUTE format('CREATE POLICY whole ON logq_store.%I TO "full" USING (true)', r.name);
-		EXECUTE format('REVOKE ALL ON logq_store.%I FROM none', r.name);
+		EXECUTE format('CREATE POLICY web ON logq_store.%I TO web_only USING (service = ''web'')', r.name);
+		EXECUTE format('CREATE POLICY whole ON logq_store.%I TO sees_all USING (true)', r.name);
+		EXECUTE format('REVOKE ALL ON logq_store.%I FROM sees_none', r.name);
 	END LOOP;
 END $$;
 SQL
 	open my $f, '>', $hba or die $!;
-	print $f "local all part,full,none scram-sha-256\n$lines";
+	print $f "local all web_only,sees_all,sees_none scram-sha-256\n$lines";
 	close $f;
 	$c->part($name)->reload;
 }
@@ -88,14 +88,14 @@ sub mapping
 	return;
 }
 
-mapping('alice', 'part');
-mapping('bob', 'full');
-mapping('carol', 'none');
-mapping('PUBLIC', 'part');
+mapping('alice', 'web_only');
+mapping('bob', 'sees_all');
+mapping('carol', 'sees_none');
+mapping('PUBLIC', 'web_only');
 
 # What is known of segments is no secret here, and would answer without rows
-my $settings = "SET logq.use_rollups = off; SET logq.catalog_max_age = '1d';";
-# kinds of queries, with what "part" sees and what "full" sees
+my $settings = "SET logq.use_rollups = off; SET logq.catalog_max_age = '1d'; SET logq.cache_timeout = '10s';";
+# kinds of queries, with what "web_only" and what "sees_all" is given
 my %query = (
 	'rows' => [ "SELECT count(*), sum(length(message)) FROM (SELECT * FROM logq.logs WHERE level LIKE '%O%' OFFSET 0) s" ],
 	'rows in order' => [ "SELECT count(*), min(id) > 0 FROM (SELECT id, ts FROM logq.logs ORDER BY ts, id OFFSET 0) s" ],
@@ -124,7 +124,7 @@ like($query{rows}[2], qr/^600\|/, 'the other one all');
 my $from_cache = 0;
 
 # Test: in this session, or a new one of the role, all queries give what the remote
-# user sees (1: part, 2: full), twice
+# user sees (1: a part, 2: all), twice
 sub sees
 {
 	my ($who, $which, $name, $node) = @_;
@@ -313,26 +313,26 @@ foreach my $node (@nodes)
 	my $s = $c->session(user => 'alice', node => $node);
 
 	sees($s, 1, "$level: a session of who sees a part");
-	set_mapping($s, "SET user 'full'");
+	set_mapping($s, "SET user 'sees_all'");
 	refused($s, '08001|28P01', "$level: with another's name, and one's own password");
 	set_mapping($s, "SET password 'guessed'");
 	refused($s, '08001|28P01', "$level: with a wrong one");
 	set_mapping($s, 'DROP password');
 	refused($s, '2F003', "$level: without one");
-	set_mapping($s, "ADD password $secret{part}, SET user 'part'");
+	set_mapping($s, "ADD password $secret{web_only}, SET user 'web_only'");
 	sees($s, 1, "$level: back to one's own");
 	set_mapping($s, "SET password 'guessed'");
 	refused($s, '08001|28P01', "$level: one's own name is not enough");
-	set_mapping($s, "SET password $secret{full}, SET user 'full'");
+	set_mapping($s, "SET password $secret{sees_all}, SET user 'sees_all'");
 	sees($s, 2, "$level: who knows the password sees all");
-	set_mapping($s, "SET password $secret{part}, SET user 'part'");
+	set_mapping($s, "SET password $secret{web_only}, SET user 'web_only'");
 	sees($s, 1, "$level: and a part again");
 
 	# within a transaction that is rolled back
 	$s->query('BEGIN');
 	is($s->query($query{rows}[0]), $query{rows}[1], "$level: in a transaction");
 	$s->query('SAVEPOINT s');
-	set_mapping($s, "SET user 'full'");
+	set_mapping($s, "SET user 'sees_all'");
 	like($s->query($query{rows}[0]), qr/^ERROR:  (08001|28P01)/, "$level: after a change in it");
 	$s->query('ROLLBACK TO s');
 	is($s->query($query{rows}[0]), $query{rows}[1], "$level: and once that was rolled back");
@@ -344,31 +344,31 @@ foreach my $node (@nodes)
 		map { "ALTER USER MAPPING FOR alice SERVER $_ OPTIONS (SET password 'wrong')" } $c->names);
 	$s = $c->session(user => 'alice', node => $node);
 	refused($s, '08001|28P01', "$level: a new session with a wrong password, its own rows cached");
-	set_mapping($s, "SET user 'full'");
+	set_mapping($s, "SET user 'sees_all'");
 	refused($s, '08001|28P01', "$level: or another's");
 	$s->quit;
-	mapping('alice', 'part');
+	mapping('alice', 'web_only');
 
 	# a mapping that another session changes
 	$s = $c->session(user => 'alice', node => $node);
 	sees($s, 1, "$level: before an administrator changes the mapping");
 	$node->safe_psql('logs', join ';',
-		map { "ALTER USER MAPPING FOR alice SERVER $_ OPTIONS (SET user 'full', SET password $secret{full})" } $c->names);
+		map { "ALTER USER MAPPING FOR alice SERVER $_ OPTIONS (SET user 'sees_all', SET password $secret{sees_all})" } $c->names);
 	sees($s, 2, "$level: and after it");
-	mapping('alice', 'part');
+	mapping('alice', 'web_only');
 	sees($s, 1, "$level: and once it was made anew");
 	$s->quit;
 
 	# PUBLIC's, one's own, and PUBLIC's again
 	$s = $c->session(user => 'dave', node => $node);
 	sees($s, 1, "$level: by PUBLIC's mapping");
-	mapping('dave', 'full');
+	mapping('dave', 'sees_all');
 	sees($s, 2, "$level: by one's own");
 	mapping('dave', undef);
 	sees($s, 1, "$level: and by PUBLIC's");
-	mapping('PUBLIC', 'full');
+	mapping('PUBLIC', 'sees_all');
 	sees($s, 2, "$level: that was changed");
-	mapping('PUBLIC', 'part');
+	mapping('PUBLIC', 'web_only');
 	$s->quit;
 }
 
@@ -384,11 +384,11 @@ foreach my $turn (1, 2)
 	# what others have cached
 	$answer = $c->try("$settings $rows", user => 'bob')->{out} if $turn == 1;
 	$s->query("$settings SET logq.max_parallel_partitions = 1");
-	# "part" has been let in by p1, and p2 is not asked yet
-	$s->query("ALTER USER MAPPING FOR alice SERVER p2 OPTIONS (SET user 'full')");
+	# "web_only" has been let in by p1, and p2 is not asked yet
+	$s->query("ALTER USER MAPPING FOR alice SERVER p2 OPTIONS (SET user 'sees_all')");
 	$s->query("BEGIN; DECLARE c CURSOR FOR $rows");
 	like($s->query('FETCH 1 FROM c'), qr/^p1\|web$/, "a cursor begins, $turn");
-	$s->query("ALTER USER MAPPING FOR alice SERVER p2 OPTIONS (SET user 'part')");
+	$s->query("ALTER USER MAPPING FOR alice SERVER p2 OPTIONS (SET user 'web_only')");
 	$answer = $s->query('FETCH ALL FROM c');
 	$services{$_}++ foreach split /\n/, $answer;
 	is(join(',', sort grep { $_ !~ /^p[12]\|web$/ } keys %services), '', "and gives only what its user may see, $turn");
@@ -396,7 +396,7 @@ foreach my $turn (1, 2)
 	is($c->try("$settings SELECT count(*) FROM ($rows OFFSET 0) s", user => 'bob')->{out}, 600,
 		"nor is anything missing for others, $turn");
 	$s->quit;
-	mapping('alice', 'part');
+	mapping('alice', 'web_only');
 }
 
 cmp_ok($from_cache, '>', 500, "$from_cache segments came from the cache");
