@@ -73,6 +73,9 @@ $c->sql("SELECT count(*) FROM logq.seal(before => '2024-06-01')");
 is($c->on($_, "SELECT count(*) FROM logq_store.segment WHERE state <> 'sealed'"), 0, "all segments of $_ are sealed")
   foreach $c->names;
 
+# sessions need not read the catalog first
+$_->safe_psql('logs', 'SELECT logq.refresh_catalog()') foreach @nodes;
+
 # a role's mappings, on all coordinators; NULL: it has none
 sub mapping
 {
