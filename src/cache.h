@@ -161,6 +161,7 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 							 Size len);
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
+
 /* ---------- canon.c: equal questions in one form ---------- */
 
 struct LogqScanState;

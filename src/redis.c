@@ -293,8 +293,6 @@ take_values(LogqRedisConn *conn, LogqRedisCommand *command,
 				item->len > (Size) logq_cache_max_value * 1024 +
 				MAX_VALUE_OVERHEAD)
 				return true;
-			logq_cache_count(LOGQ_CACHE_REDIS, LOGQ_CACHE_BYTES_READ,
-							 item->len);
 			lookup->take(lookup->arg, command->first + item->index,
 						 item->data, item->len);
 			return true;
