@@ -162,7 +162,7 @@ extern void logq_redis_store(const LogqCacheKey *key, const char *packed,
 /* send more of what was kept, take the answers that are there */
 extern void logq_redis_flush(void);
 
-/* ---------- canon.c: equal questions in one form ---------- */
+/* ---------- canon.c, canonrun.c: equal questions in one form ---------- */
 
 struct LogqScanState;
 
@@ -187,9 +187,8 @@ typedef struct LogqCanon
 extern List *logq_canon_clauses(const LogqShipContext *cxt, List *clauses,
 								List **params);
 /*
- * When a run begins, with its parameters evaluated: their values, also those
- * passed by reference, must still be there, and their literals.  Call with
- * run_cxt current.
+ * Once a run has its parameters evaluated, as values and as literals.  Call
+ * with memory of the run current.
  */
 extern void logq_canon_begin(struct LogqScanState *state, LogqCanon *canon);
 

@@ -164,6 +164,7 @@ logq_cache_status(PG_FUNCTION_ARGS)
 		bool		nulls[7 + LOGQ_NCACHE_COUNTERS + 1] = {false};
 		int			n = 0;
 		LogqCacheCounter c;
+		TimestampTz reset_at;
 
 		values[n++] = CStringGetTextDatum(level_names[level]);
 		level_state(level, &values[n], &nulls[n]);
@@ -180,8 +181,8 @@ logq_cache_status(PG_FUNCTION_ARGS)
 			else
 				values[n] = Int64GetDatum((int64) count);
 		}
-		values[n] =
-			TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&stats->reset_at));
+		reset_at = (TimestampTz) pg_atomic_read_u64(&stats->reset_at);
+		values[n] = TimestampTzGetDatum(reset_at);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}

@@ -30,8 +30,11 @@
  * entry, or in the hands of one writer; "nused" counts the latter two.
  *
  * Locks: one, the last to be taken.  It is held for BATCH steps at most; work
- * that takes more lets go of it in between.  A lock for each of several parts
- * of the table was not found to pay, see docs/development.md.
+ * that takes more lets go of it in between.  Parts with locks of their own
+ * would not pay: eight sessions on two cores that do nothing else make 1.4 to
+ * 1.6 million look-ups and writes a second, and with a whole cache each they
+ * make 2.4 to 2.9.  That is 0.3 us of each, where what is looked up stands for
+ * a request of hundreds.
  *
  * Failure cases: no memory for the copy: not found.  All entries pinned, or
  * too many of them in the way: the value is not kept.  Without the library in
@@ -440,7 +443,8 @@ throw_out_oldest(int *chances)
 	Entry	   *entry = entry_at(first);
 	uint32		state = pg_atomic_read_u32(&entry->state);
 
-	if ((state & STATE_PINS) != 0 || ((state & STATE_READ) != 0 && *chances > 0))
+	if ((state & STATE_PINS) != 0 ||
+		((state & STATE_READ) != 0 && *chances > 0))
 	{
 		if (*chances > 0)
 			(*chances)--;
@@ -539,7 +543,8 @@ logq_hot_get(const LogqCacheKey *key, Size max_len, Size *len)
 }
 
 /*
- * Fill an empty chain with n chunks.  False, and none: there are not that many to be had.
+ * Fill an empty chain with n chunks.  False, and none: there are not that many
+ * to be had.
  */
 static bool
 get_room(Chain *chain, uint32 n)

@@ -12,7 +12,8 @@
  *		steps.c		expressions that take ts in steps, and bins of ts
  *		plan.c		the plan: what is sent, what is done here
  *		clause.c	clauses to be sent: their form and their order
- *		canon.c		equal clauses in equal words, for the cache
+ *		canon.c		clauses -> nodes that tell equal ones
+ *		canonrun.c	those nodes with their values, as a text for the cache
  *		epoch.c		comparisons of seconds since 1970
  *		shippable.c	may this expression be sent?
  *		deparse.c	expression -> pieces of SQL with places for values

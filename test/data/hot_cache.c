@@ -15,6 +15,8 @@
  */
 #include "hotcache.c"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "common/pg_prng.h"
 #include "fmgr.h"
@@ -108,19 +110,19 @@ _PG_init(void)
 /* ---------- values ---------- */
 
 /*
- * A negative number has the bucket of number 0, and a place of its own.
+ * Four negative numbers each have one bucket; -1 to -3 have that of 0.
  */
 static LogqCacheKey
 key_of(int64 number)
 {
 	LogqCacheKey key;
 	uint64		hash = logq_hash(&number, sizeof(number));
-	int64		zero = 0;
+	int64		fourth = number / 4;
 
 	memset(key.bytes, 0, sizeof(key.bytes));
 	memcpy(key.bytes + 8, &hash, sizeof(hash));
 	if (number < 0)
-		hash = logq_hash(&zero, sizeof(zero));
+		hash = logq_hash(&fourth, sizeof(fourth));
 	memcpy(key.bytes, &hash, sizeof(hash));
 	return key;
 }
@@ -151,8 +153,8 @@ check_value(int64 number, const char *value, Size len)
 
 	memcpy(&head, value, Min(len, sizeof(head)));
 	if (head.number != number || head.len != len)
-		elog(ERROR, "value of %lld with " UINT64_FORMAT " bytes instead of one of %lld with %zu",
-			 (long long) head.number, head.len, (long long) number, len);
+		elog(ERROR, "value of %lld with %zu bytes instead of one of %lld with %zu",
+			 (long long) head.number, (Size) head.len, (long long) number, len);
 	for (Size i = sizeof(head); i < len; i++)
 		if (value[i] != byte_of(head.seed, i))
 			elog(ERROR, "byte %zu of %zu of a value of %lld is wrong",
@@ -415,7 +417,8 @@ find_fault(bool *taken, int64 *dead)
 	uint32		before = NO_CHUNK;
 	uint32		first;
 
-	for (first = hot->newest; first != NO_CHUNK; first = entry_at(first)->older)
+	for (first = hot->newest; first != NO_CHUNK;
+		 first = entry_at(first)->older)
 	{
 		Entry	   *entry = entry_at(first);
 		uint32		chunk = first;
@@ -481,6 +484,7 @@ hot_check(PG_FUNCTION_ARGS)
 	fault = find_fault(taken, &dead);
 	LWLockRelease(lock);
 	if (fault == NULL)
-		fault = dead == 0 ? "ok" : psprintf("%lld chunks are lost", (long long) dead);
+		fault = dead == 0 ? "ok" :
+			psprintf("%lld chunks are lost", (long long) dead);
 	PG_RETURN_TEXT_P(cstring_to_text(fault));
 }

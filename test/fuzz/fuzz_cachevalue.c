@@ -123,7 +123,8 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	packed = get_memory(logq_cache_pack_bound(len));
 	len = logq_cache_pack(&key, &value, bytes, len, packed);
 	must(len >= HEADER + CHECKSUM &&
-		 len <= logq_cache_pack_bound(size - STEERING), "longer than the bound");
+		 len <= logq_cache_pack_bound(size - STEERING),
+		 "longer than the bound");
 	must(logq_cache_open(&key, packed, len, size, &value), "it does not open");
 	must(value.raw_len == size - STEERING, "of another length");
 	must(value.whole == ((input[0] & 2) != 0) && value.rows == input[1],

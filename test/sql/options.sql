@@ -89,6 +89,26 @@ RESET logq.queue_timeout;
 REVOKE USAGE ON SCHEMA logq FROM opt_role;
 DROP ROLE opt_role;
 
+-- the cache: totals are for everybody, and to begin anew is not
+SHOW logq.hot_cache_size;
+SET logq.hot_cache_size = 10;
+CREATE ROLE opt_role;
+GRANT USAGE ON SCHEMA logq TO opt_role;
+SET ROLE opt_role;
+SELECT level, reason, since IS NULL AS since, entries >= 0 AS entries, bytes >= entries * 512 AS bytes,
+	pg_size_pretty(size_limit) AS size_limit, hits >= 0 AS hits, misses >= 0 AS misses, expired >= 0 AS expired,
+	damaged, stores >= 0 AS stores, too_cheap >= 0 AS too_cheap, too_large >= 0 AS too_large,
+	evictions, dropped, errors, timeouts, bytes_read >= 0 AS bytes_read, bytes_written >= 0 AS bytes_written,
+	saved_ms >= 0 AS saved_ms, stats_reset <= now() AS stats_reset
+FROM logq.stat_cache WHERE level = 'memory';
+SELECT level, state IS NOT NULL AS state, entries IS NULL AS entries, evictions IS NULL AS evictions, errors IS NULL AS errors FROM logq.stat_cache ORDER BY level;
+SELECT logq.cache_reset_stats();
+RESET ROLE;
+SELECT logq.cache_reset_stats();
+SELECT level, hits, misses, hit_ratio, stats_reset > now() - interval '1 minute' AS anew FROM logq.stat_cache ORDER BY level;
+REVOKE USAGE ON SCHEMA logq FROM opt_role;
+DROP ROLE opt_role;
+
 -- every function of the extension has a description
 SELECT p.oid::regprocedure
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid

@@ -2,7 +2,7 @@
 # happens while they are read, memory is used up and none of it gets lost.
 #
 # test/data/hot_cache.c is a module with src/hotcache.c in it, which a server
-# without logq has loaded.
+# has loaded instead of logq.
 
 use strict;
 use warnings;
@@ -293,6 +293,30 @@ $node->restart;
 is(sql("SELECT hot_put(1, 100), hot_get(1), hot_clear(), hot_remove(1), hot_usage()"), '|f|0||0 0 0 0',
 	'without shared memory nothing is kept');
 is(sql('SELECT hot_seen(1), hot_seen(1)'), 'f|t', 'a session knows what it has seen');
+
+# ---------- with the rest of logq ----------
+
+# The view, and the setting, which is only to be had before the server starts
+sub stat_cache
+{
+	return sql("SELECT state, entries, bytes, size_limit FROM logq.stat_cache WHERE level = 'memory'");
+}
+
+$node->append_conf('postgresql.conf', 'logq.hot_cache_size = 3MB');
+$node->restart;
+{
+	my ($out, $err) = ('', '');
+
+	$node->psql('postgres', 'CREATE EXTENSION logq; SELECT count(*) FROM logq.stat_cache; SELECT logq.cache_reset_stats()',
+		stdout => \$out, stderr => \$err);
+	is("$out$err", "0\n", 'without shared memory the view has no rows, and nobody minds the setting');
+}
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'logq'");
+$node->restart;
+is(stat_cache(), 'on|0|0|' . 3 * $mb, 'with it there is a cache of that size');
+$node->append_conf('postgresql.conf', 'logq.hot_cache_size = 0');
+$node->restart;
+is(stat_cache(), 'off|0|0|0', 'or none');
 
 $node->stop;
 done_testing();
