@@ -72,7 +72,7 @@ accept_value(const LogqCacheRun *run, LogqCached *cached,
 
 	*good = false;
 	if (!logq_cache_open(&cached->key, packed, len,
-						 (size_t) logq_cache_max_value * 1024, &value))
+						 LOGQ_CACHE_MAX_VALUE * 1024, &value))
 	{
 		logq_cache_count(level, LOGQ_CACHE_DAMAGED, 1);
 		return false;
@@ -97,8 +97,7 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 		 char *packed, Size len)
 {
 	(void) logq_cache_open(&cached->key, packed, len,
-						   (size_t) logq_cache_max_value * 1024,
-						   &cached->value);
+						   LOGQ_CACHE_MAX_VALUE * 1024, &cached->value);
 	cached->packed = packed;
 	cached->len = len;
 	cached->level = level;
