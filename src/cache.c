@@ -543,11 +543,11 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	stream->local_batch = false;
 	if (stream->cache == NULL)
 		return size;
-	/* whoever goes on from the middle asks */
-	if (stream->resume && fragments[0].cached != NULL)
-		fragments[0].cached->state = LOGQ_CACHED_MISS;
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
+	/* whoever goes on from the middle asks, whatever was found */
+	if (stream->resume && fragments[0].cached != NULL)
+		fragments[0].cached->state = LOGQ_CACHED_MISS;
 	/* what Redis may yet have must not change while it is being asked */
 	if (first_pending(stream) < stream->nfragments)
 	{
