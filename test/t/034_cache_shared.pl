@@ -82,6 +82,8 @@ sub seal_some
 {
 	my ($who, $share) = @_;
 
+	# its copy of the catalogs may lack the newest segments yet
+	$node{$who}->safe_psql('logs', 'SELECT logq.refresh_catalog()');
 	foreach my $name ($c->names)
 	{
 		my @segments = grep { chance($share) } split /\n/,
