@@ -482,7 +482,10 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 		return buf.data;
 	}
 	if (conn->in_snapshot)
+	{
 		appendStringInfoString(&buf, "COMMIT; ");
+		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
+	}
 	if (replica)
 	{
 		appendStringInfoString(&buf, logq_replica_sql());
