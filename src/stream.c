@@ -810,16 +810,16 @@ take_result(LogqStream *stream)
 				/* what is skipped was not done: our bound must not move */
 				if (!stream->stale)
 				{
+					/* a clean end has had its trailer */
+					if (!stream->request->grouped && !stream->decoder.ended)
+						logq_stream_decode_failed(stream);
 					logq_cache_end_fragment(stream);
 					stream->batch_done++;
 					stream->in_fragment = false;
 					logq_stream_progressed(stream);
 					logq_had_reset(stream);
-					/* a clean end has had its trailer */
 					if (stream->request->grouped)
 						stream->state = LOGQ_STREAM_REPLAYING;
-					else if (!stream->decoder.ended)
-						logq_stream_decode_failed(stream);
 				}
 			}
 			else
