@@ -598,7 +598,12 @@ open_request(LogqStream *stream)
 	if (!logq_stream_prepare(stream))
 		stream->state = LOGQ_STREAM_DONE;
 	else if (stream->local_batch)
+	{
+		/* its transaction, too, would last as long as the reader likes */
+		if (stream->conn != NULL && logq_cache_has_rest(stream))
+			logq_stream_drop_connection(stream, true);
 		stream->state = LOGQ_STREAM_CACHED;
+	}
 	else if (stream->conn == NULL)
 		logq_stream_connect(stream);
 	else
