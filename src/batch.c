@@ -393,6 +393,7 @@ logq_batch_choose(LogqStream *stream)
 	int64		ask = rows_to_ask(stream, needed);
 	double		before = 0;
 	int			size;
+	int			limited;
 
 	/* rows that have been had before will come again */
 	if (needed >= 0 && stream->resume)
@@ -416,7 +417,11 @@ logq_batch_choose(LogqStream *stream)
 			Min(stream->batch_size * BATCH_GROWTH, MAX_BATCH);
 		size = Max(size, fragments_for(stream, needed, &before));
 	}
-	size = logq_cache_limit_batch(stream, size);
+	limited = logq_cache_limit_batch(stream, size);
+	/* that was the share of fragments which are not of this batch */
+	if (ask > 0 && !stream->resume && limited < size)
+		stream->batch_limit = Min(ask, needed);
+	size = limited;
 	stream->batch_size = size;
 	stream->batch_ask = ask;
 	stream->batch_rows = 0;
@@ -487,7 +492,7 @@ logq_batch_copies(LogqStream *stream, int server_version)
 
 	initStringInfo(&buf);
 	initStringInfo(&extra);
-	for (i = stream->batch_start; i < stream->batch_end; i++)
+	for (i = stream->batch_start + stream->batch_done; i < stream->batch_end; i++)
 	{
 		const LogqFragment *fragment = &stream->fragments[i];
 

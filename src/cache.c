@@ -51,6 +51,8 @@
 #define MAX_LOOK_AHEAD 128
 /* packed values that are held for one run of a scan */
 #define MAX_HELD_BYTES (64 * 1024 * 1024)
+/* first rows of a fragment are of use to who needs up to so many times more */
+#define MAX_TIMES_MORE 8
 
 int			logq_cache = LOGQ_CACHE_ON;
 int			logq_cache_max_value = 1024;
@@ -59,45 +61,57 @@ double		logq_cache_min_cost = 1.0;
 /* ---------- look-ups ---------- */
 
 /*
- * What was found under a fragment's key: is it good, and not too old (*good),
- * and of use for this run?  The caller owns the packed value.  Never throws.
+ * What was found under a fragment's key: is it good, and not too old?  The
+ * caller owns the packed value.  Never throws.
  */
 static bool
-accept_value(const LogqCacheRun *run, LogqCached *cached,
-			 LogqCacheLevel level, const char *packed, Size len,
-			 bool *good)
+accept_value(LogqCached *cached, LogqCacheLevel level, const char *packed,
+			 Size len, LogqCacheValue *value)
 {
-	LogqCacheValue value;
 	int64		age;
 
-	*good = false;
 	if (!logq_cache_open(&cached->key, packed, len,
-						 LOGQ_CACHE_MAX_VALUE * 1024, &value))
+						 LOGQ_CACHE_MAX_VALUE * 1024, value))
 	{
 		logq_cache_count(level, LOGQ_CACHE_DAMAGED, 1);
 		return false;
 	}
 	/* another coordinator's clock may be ahead */
-	age = GetCurrentTimestamp() - value.created_at;
+	age = GetCurrentTimestamp() - value->created_at;
 	if (age > (int64) logq_cache_ttl * USECS_PER_SEC)
 	{
 		logq_cache_count(level, LOGQ_CACHE_EXPIRED, 1);
 		return false;
 	}
-	*good = true;
-	/* whoever needs all of it asks for it, and then it is there for all */
-	return value.whole || run->state->request.bound >= 0;
+	return true;
 }
 
 /*
- * Put a value that is good where it is used from.
+ * Are the first rows of a fragment of use?  Whoever has them must ask for what
+ * follows them on its own, so not when all are needed, or many more.  What is
+ * asked instead takes their place in the cache.
+ */
+static bool
+has_enough(LogqCacheRun *run, const LogqCacheValue *value)
+{
+	int64		bound = run->state->request.bound;
+
+	return value->whole ||
+		(bound >= 0 && value->rows > 0 &&
+		 value->rows >= bound / run->state->nstreams / MAX_TIMES_MORE);
+}
+
+/*
+ * Put a value that is good where it is used from.  It was opened where it is,
+ * or where it was before.
  */
 static void
 take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
-		 char *packed, Size len)
+		 char *packed, Size len, const char *opened,
+		 const LogqCacheValue *value)
 {
-	(void) logq_cache_open(&cached->key, packed, len,
-						   LOGQ_CACHE_MAX_VALUE * 1024, &cached->value);
+	cached->value = *value;
+	cached->value.payload = packed + (value->payload - opened);
 	cached->packed = packed;
 	cached->len = len;
 	cached->level = level;
@@ -110,6 +124,21 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 }
 
 /*
+ * The value, if there is one, is not needed any more.
+ */
+static void
+forget_value(LogqCacheRun *run, LogqCached *cached)
+{
+	if (cached->packed != NULL)
+	{
+		run->held -= cached->len;
+		pfree(cached->packed);
+		cached->packed = NULL;
+	}
+	cached->state = LOGQ_CACHED_MISS;
+}
+
+/*
  * Redis has a value for a fragment.  Must not throw: this may be called for
  * one scan of the session while another one waits.
  */
@@ -119,19 +148,19 @@ take_from_redis(void *arg, int index, const char *data, Size len)
 	LogqCacheLookup *lookup = arg;
 	LogqCacheRun *run = lookup->run;
 	LogqCached *cached = lookup->entries[index];
+	LogqCacheValue value;
 	char	   *packed;
-	bool		good;
 
 	if (cached->state != LOGQ_CACHED_PENDING ||
-		!accept_value(run, cached, LOGQ_CACHE_REDIS, data, len,
-					  &good) ||
+		!accept_value(cached, LOGQ_CACHE_REDIS, data, len, &value) ||
+		!has_enough(run, &value) ||
 		run->held + len > MAX_HELD_BYTES)
 		return;
 	packed = MemoryContextAllocExtended(run->cxt, len, MCXT_ALLOC_NO_OOM);
 	if (packed == NULL)
 		return;
 	memcpy(packed, data, len);
-	take_hit(run, cached, LOGQ_CACHE_REDIS, packed, len);
+	take_hit(run, cached, LOGQ_CACHE_REDIS, packed, len, data, &value);
 	/* it will be nearer next time */
 	logq_hot_put(&cached->key, packed, len);
 }
@@ -253,21 +282,23 @@ look_up(LogqStream *stream, int to)
 	for (int i = from; i < to; i++)
 	{
 		LogqCached *cached = stream->fragments[i].cached;
+		LogqCacheValue value;
 		MemoryContext old;
 		char	   *packed;
 		Size		len;
-		bool		good = false;
+		bool		good;
 
 		if (cached == NULL || !run->reads)
 			continue;
 		old = MemoryContextSwitchTo(run->cxt);
 		packed = logq_hot_get(&cached->key, MAX_HELD_BYTES - run->held, &len);
 		MemoryContextSwitchTo(old);
-		if (packed != NULL &&
-			accept_value(run, cached, LOGQ_CACHE_MEMORY, packed, len,
-						 &good))
+		good = packed != NULL &&
+			accept_value(cached, LOGQ_CACHE_MEMORY, packed, len, &value);
+		if (good && has_enough(run, &value))
 		{
-			take_hit(run, cached, LOGQ_CACHE_MEMORY, packed, len);
+			take_hit(run, cached, LOGQ_CACHE_MEMORY, packed, len, packed,
+					 &value);
 			continue;
 		}
 		if (packed != NULL)
@@ -340,7 +371,8 @@ logq_cache_planned(LogqStream *stream)
 	if (!stream->request->ordered || stream->request->bound < 0)
 	{
 		look_up(stream, stream->nfragments);
-		arrange(stream);
+		/* those beyond the limit are asked, and come first like others */
+		stream->looked_up = stream->nfragments;
 	}
 }
 
@@ -474,6 +506,52 @@ first_pending(const LogqStream *stream)
 }
 
 /*
+ * The first fragment from a position on that is not here.
+ */
+static int
+first_to_ask(const LogqStream *stream, int from)
+{
+	while (from < stream->nfragments &&
+		   logq_fragment_is_cached(&stream->fragments[from]))
+		from++;
+	return from;
+}
+
+/*
+ * May fragments that are here be handed out before the partition is asked for
+ * others?  Not unless it has confirmed what we know: then all that it is asked
+ * for shall be of one moment.  But for a LIMIT the others may not be needed.
+ */
+static bool
+may_begin_here(const LogqStream *stream)
+{
+	return stream->confirmed ||
+		(stream->request->ordered && stream->request->bound >= 0);
+}
+
+/*
+ * May rows of this stream be handed out without asking the partition, as it
+ * has let this session in by the name that the keys are for, and has confirmed,
+ * or would confirm, what we know?
+ */
+static bool
+may_skip_asking(LogqStream *stream)
+{
+	const char *user;
+
+	if (stream->conn == NULL)
+	{
+		user = logq_identity(stream->part->serverid, stream->userid);
+		if (user == NULL || strcmp(user, stream->cache_user) != 0 ||
+			!logq_identity_proven(stream->part->serverid, stream->userid))
+			return false;
+	}
+	return stream->confirmed ||
+		(stream->plan_version == stream->part->version &&
+		 logq_catalog_confirmed(stream->part));
+}
+
+/*
  * See cacherun.h.
  */
 bool
@@ -481,6 +559,7 @@ logq_cache_must_wait(LogqStream *stream)
 {
 	LogqCacheRun *run = stream->cache;
 	TimestampTz deadline;
+	int			pending;
 
 	if (run == NULL)
 		return false;
@@ -498,32 +577,17 @@ logq_cache_must_wait(LogqStream *stream)
 		return false;
 	deadline = poll_lookups(run);
 	arrange(stream);
-	if (first_pending(stream) > stream->batch_end)
+	pending = first_pending(stream);
+	if (pending == stream->nfragments)
+		return false;
+	/* what is here already may be handed out only if nothing must be asked */
+	if (pending > stream->batch_end &&
+		(may_begin_here(stream) ||
+		 first_to_ask(stream, stream->batch_end) < pending ||
+		 !may_skip_asking(stream)))
 		return false;
 	stream->wake_at = deadline;
 	return true;
-}
-
-/*
- * May rows of this stream be handed out without asking the partition, as it
- * has confirmed, or would confirm, what we know?
- */
-static bool
-may_skip_asking(LogqStream *stream)
-{
-	if (stream->conn == NULL)
-	{
-		const char *user = logq_identity(stream->part->serverid,
-										 stream->userid);
-
-		/* a cursor may have rested while the user mapping was changed */
-		if (user == NULL || strcmp(user, stream->cache_user) != 0 ||
-			!logq_identity_proven(stream->part->serverid, stream->userid))
-			return false;
-	}
-	return stream->confirmed ||
-		(stream->plan_version == stream->part->version &&
-		 logq_catalog_confirmed(stream->part));
 }
 
 /*
@@ -536,8 +600,9 @@ may_skip_asking(LogqStream *stream)
 int
 logq_cache_limit_batch(LogqStream *stream, int size)
 {
-	const LogqFragment *fragments = &stream->fragments[stream->batch_end];
+	LogqFragment *fragments;
 	bool		hit;
+	int			pending;
 	int			n = 0;
 
 	stream->local_batch = false;
@@ -545,21 +610,25 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 		return size;
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
+	arrange(stream);
+	fragments = &stream->fragments[stream->batch_end];
 	/* whoever goes on from the middle asks, whatever was found */
 	if (stream->resume && fragments[0].cached != NULL)
-		fragments[0].cached->state = LOGQ_CACHED_MISS;
-	/* what Redis may yet have must not change while it is being asked */
-	if (first_pending(stream) < stream->nfragments)
+		forget_value(stream->cache, fragments[0].cached);
+	pending = first_pending(stream);
+	if (pending < stream->nfragments)
 	{
-		size = Min(size, first_pending(stream) - stream->batch_end);
+		size = Min(size, pending - stream->batch_end);
 		stream->more_pending = true;
 	}
 	if (size <= 0)
 		return 0;
 
-	/* an unordered stream has what must be asked first, if it was looked up */
-	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream) &&
-		(stream->request->ordered || stream->looked_up == stream->nfragments);
+	hit = logq_fragment_is_cached(&fragments[0]) &&
+		(may_begin_here(stream) ||
+		 first_to_ask(stream, stream->batch_end) == stream->nfragments) &&
+		may_skip_asking(stream);
+	/* after the first rows of a fragment, the rest of it must be asked */
 	while (n < size && (!hit || logq_fragment_is_cached(&fragments[n])))
 	{
 		n++;
@@ -604,10 +673,26 @@ logq_cache_check_user(LogqStream *stream, const LogqConn *conn)
 {
 	if (logq_cache_is_user(stream, conn))
 		return;
+	stream->fragments_asked -= logq_batch_asked(stream, stream->batch_done);
 	for (int i = stream->batch_start + stream->batch_done;
 		 i < stream->nfragments; i++)
 		stream->fragments[i].cached = NULL;
+	stream->fragments_asked += logq_batch_asked(stream, stream->batch_done);
 	stream->cache = NULL;
+	stream->local_batch = false;
+}
+
+/*
+ * See cacherun.h.
+ */
+bool
+logq_cache_has_rest(const LogqStream *stream)
+{
+	for (int i = stream->batch_start; i < stream->nfragments; i++)
+		if (!logq_fragment_is_cached(&stream->fragments[i]) ||
+			!stream->fragments[i].cached->value.whole)
+			return false;
+	return true;
 }
 
 /* ---------- rows ---------- */
@@ -672,9 +757,7 @@ logq_cache_row(LogqStream *stream)
 		logq_stream_decode_failed(stream);
 	pfree(stream->cached_rows);
 	stream->cached_rows = NULL;
-	stream->cache->held -= cached->len;
-	pfree(cached->packed);
-	cached->packed = NULL;
+	forget_value(stream->cache, cached);
 	cached->state = cached->value.whole ? LOGQ_CACHED_TAKEN :
 		LOGQ_CACHED_BEGUN;
 	stream->batch_done++;

@@ -103,6 +103,9 @@ extern bool logq_cache_is_user(const LogqStream *stream,
 /* it is about to be asked; if it is not, nothing is cached, or will be */
 extern void logq_cache_check_user(LogqStream *stream, const LogqConn *conn);
 
+/* from this batch on, is there nothing that must be asked? */
+extern bool logq_cache_has_rest(const LogqStream *stream);
+
 /* is the fragment in the cache, so that it is not asked? */
 static inline bool
 logq_fragment_is_cached(const LogqFragment *fragment)

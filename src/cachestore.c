@@ -159,6 +159,16 @@ store(LogqStream *stream, const LogqCached *cached, bool whole, int64 cost)
 }
 
 /*
+ * Did a binary COPY come to its end?
+ */
+static bool
+has_trailer(const StringInfoData *data)
+{
+	return data->len >= 2 && (uint8) data->data[data->len - 2] == 0xff &&
+		(uint8) data->data[data->len - 1] == 0xff;
+}
+
+/*
  * See cacherun.h.  The fragment does not count as done yet.
  */
 void
@@ -180,6 +190,12 @@ logq_cache_end_fragment(LogqStream *stream)
 	if (!kept->keeping)
 		return;
 
+	/* that will be found out, if its groups have yet to be read */
+	if (!has_trailer(&kept->data))
+	{
+		stop_keeping(stream);
+		return;
+	}
 	/* of groups, none has been handed out yet, and there is no limit */
 	limit = at == stream->batch_end - 1 ? stream->batch_limit : kept->limit;
 	whole = limit < 0 || stream->fragment_rows < limit;

@@ -491,8 +491,10 @@ open_streams(LogqScanState *state)
 			state->waiting[i] = state->live[i] &&
 				!state->streams[i].has_row &&
 				!advance_live(state, i) && state->live[i];
+			/* one that waits for Redis may connect after that */
 			connecting |= state->waiting[i] &&
-				state->streams[i].state == LOGQ_STREAM_CONNECTING;
+				(state->streams[i].state == LOGQ_STREAM_CONNECTING ||
+				 state->streams[i].state == LOGQ_STREAM_IDLE);
 		}
 		if (connecting)
 			wait_for_streams(state);

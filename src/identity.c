@@ -161,8 +161,10 @@ logq_prove_identity(const LogqConn *conn)
 	hash_seq_init(&seq, identities);
 	while ((identity = hash_seq_search(&seq)) != NULL)
 	{
+		/* a mapping of PUBLIC may let one in, and not another */
 		if (identity->umid != conn->umid ||
-			identity->key.serverid != conn->serverid)
+			identity->key.serverid != conn->serverid ||
+			identity->key.userid != conn->userid)
 			continue;
 		if (!identity->named)
 		{

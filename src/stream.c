@@ -482,7 +482,10 @@ logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 		return buf.data;
 	}
 	if (conn->in_snapshot)
+	{
 		appendStringInfoString(&buf, "COMMIT; ");
+		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
+	}
 	if (replica)
 	{
 		appendStringInfoString(&buf, logq_replica_sql());
@@ -595,7 +598,12 @@ open_request(LogqStream *stream)
 	if (!logq_stream_prepare(stream))
 		stream->state = LOGQ_STREAM_DONE;
 	else if (stream->local_batch)
+	{
+		/* its transaction, too, would last as long as the reader likes */
+		if (stream->conn != NULL && logq_cache_has_rest(stream))
+			logq_stream_drop_connection(stream, true);
 		stream->state = LOGQ_STREAM_CACHED;
+	}
 	else if (stream->conn == NULL)
 		logq_stream_connect(stream);
 	else
@@ -807,16 +815,16 @@ take_result(LogqStream *stream)
 				/* what is skipped was not done: our bound must not move */
 				if (!stream->stale)
 				{
+					/* a clean end has had its trailer */
+					if (!stream->request->grouped && !stream->decoder.ended)
+						logq_stream_decode_failed(stream);
 					logq_cache_end_fragment(stream);
 					stream->batch_done++;
 					stream->in_fragment = false;
 					logq_stream_progressed(stream);
 					logq_had_reset(stream);
-					/* a clean end has had its trailer */
 					if (stream->request->grouped)
 						stream->state = LOGQ_STREAM_REPLAYING;
-					else if (!stream->decoder.ended)
-						logq_stream_decode_failed(stream);
 				}
 			}
 			else
