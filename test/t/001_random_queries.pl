@@ -570,7 +570,7 @@ $g->trust(0);
 # ---------- beside writers and sealers ----------
 
 my $second = LogqTest::start_coordinator('second', "logq.databases = 'logs'",
-	"logq.seal_after = '1s'");
+	"logq.seal_after = '1s'", 'logq.cache_min_cost = 0', 'logq.hot_cache_size = 1');
 
 foreach my $name ('p1' .. 'p4')
 {
@@ -638,6 +638,12 @@ sub check_own_rows
 		my @at_once = qw(strict second_strict);
 		my $answer;
 
+		# that there is none is cached
+		foreach my $who (qw(strict second_strict trusting second))
+		{
+			$answer = $session{$who}->query($sql);
+			push @own_wrong, "$who, before: $answer of: $sql" if $answer ne '0';
+		}
 		if ($through_logq)
 		{
 			$answer = $session{writer}->query("INSERT INTO logq.logs $columns VALUES $row");
@@ -714,6 +720,69 @@ sub check_own_rows
 		$c->sql('SELECT count(*), sum(hashtext(l::text)) FROM quiet_local l'),
 		'and nothing else has changed');
 	$_->quit foreach values %background, values %session;
+}
+
+# ---------- what is cached ----------
+
+# All kinds of scans of what is sealed, cold and warm: rows in no order, in order,
+# the beginning of a segment, groups, and expressions of rows
+{
+	my $s = $c->session;
+	my ($from, $to) = map { LogqRows::timestamp($_, 0) } 1710028800, 1710028800 + 86400;
+	# of one partition, so that a share of a limit comes to its end
+	my $where = "t.ts >= '$from' AND t.ts < '$to' AND left(t.message, 3) || t.id <> 'no'";
+	my $one = "$where AND (t.partition = 'p1' OR t.id < 0)";
+	my $query = sub {
+		my ($sql) = @_;
+		my $answer = $s->query($sql =~ s/\@T\@/quiet_logq/r);
+
+		return ($answer, $s->query('SELECT cached FROM logq.last_query()'));
+	};
+
+	$s->query("SET logq.catalog_max_age = '1d'; SET cpu_tuple_cost = 100; SET jit = off");
+	foreach (
+		[ 'rows', "SELECT t.id, t.message FROM \@T\@ t WHERE $where" ],
+		[ 'rows in order', "SELECT t.ts, t.id, t.message FROM \@T\@ t WHERE $where ORDER BY t.ts, t.id" ],
+		[ 'rows in order up to a limit', "SELECT t.ts, t.id FROM \@T\@ t WHERE $one ORDER BY t.ts DESC, t.id DESC LIMIT 40" ],
+		[ 'groups', "SELECT t.level, count(*), sum(length(t.message)) FROM \@T\@ t WHERE $where GROUP BY 1" ],
+		[ 'expressions of rows', "SELECT count(DISTINCT length(t.message)), count(DISTINCT t.service) FROM \@T\@ t WHERE $where" ])
+	{
+		my ($kind, $sql) = @$_;
+		my $wanted = join "\n", sort split /\n/, $s->query($sql =~ s/\@T\@/quiet_local/r);
+		my ($n, @answers);
+
+		foreach (1, 2)
+		{
+			my $answer;
+
+			($answer, $n) = $query->($sql);
+			push @answers, join "\n", sort split /\n/, $answer;
+		}
+		is_deeply(\@answers, [ $wanted, $wanted ], "$kind, cold and warm");
+		cmp_ok($n, '>', 0, "$kind: $n segments are from the cache");
+	}
+	$s->quit;
+}
+foreach my $phase (sort keys %{ $cmp->{cached} })
+{
+	my ($n, $of) = @{ $cmp->{cached}{$phase} };
+
+	if ($phase eq 'all segments are open')
+	{
+		is($n, 0, 'nothing is from the cache while all segments are open');
+	}
+	elsif ($whole)
+	{
+		cmp_ok($n, '>', $of * 0.3, "$n of $of queries have something from the cache: $phase");
+	}
+}
+if ($whole)
+{
+	cmp_ok($cmp->{cached_in}{$_} // 0, '>', 0, sprintf('%d scans had something from the cache: %s', $cmp->{cached_in}{$_} // 0, $_))
+	  foreach 'rows', 'rows in order', 'rows in order up to a limit', 'groups', 'counts', 'expressions of rows';
+	is($c->sql("SELECT damaged FROM logq.stat_cache WHERE level = 'memory'"), 0, 'no value was damaged');
+	cmp_ok($c->sql("SELECT evictions FROM logq.stat_cache WHERE level = 'memory'"), $seed % 2 ? '==' : '>', 0,
+		'values made room for others') if $nqueries >= 600;
 }
 
 # ---------- results ----------

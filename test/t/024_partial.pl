@@ -17,7 +17,11 @@ use Time::HiRes qw(time);
 
 my $each = 900;
 my $third = $each / 3;
-my $c = LogqTest->new(partitions => 3, conf => [ 'restart_after_crash = on' ]);
+# what is cached would not be missing
+my $c = LogqTest->new(
+	partitions => 3,
+	conf => ['restart_after_crash = on'],
+	coordinator_conf => ['logq.cache = off']);
 
 LogqFaults::load($c, small => $each);
 $c->sql(<<'SQL');

@@ -21,6 +21,8 @@ my $many_days = "ts >= '2024-08-01' AND ts < '2024-08-08'";
 my $c = LogqTest->new(
 	partitions => 2,
 	replicas => { p1 => 1 },
+	# what is cached is not asked for, and cannot fail
+	coordinator_conf => ['logq.cache = off'],
 	conf => [ 'restart_after_crash = on', 'wal_retrieve_retry_interval = 100ms' ]);
 
 # ---------- rows ----------
