@@ -72,7 +72,7 @@ accept_value(const LogqCacheRun *run, LogqCached *cached,
 
 	*good = false;
 	if (!logq_cache_open(&cached->key, packed, len,
-						 (size_t) logq_cache_max_value * 1024, &value))
+						 LOGQ_CACHE_MAX_VALUE * 1024, &value))
 	{
 		logq_cache_count(level, LOGQ_CACHE_DAMAGED, 1);
 		return false;
@@ -97,8 +97,7 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 		 char *packed, Size len)
 {
 	(void) logq_cache_open(&cached->key, packed, len,
-						   (size_t) logq_cache_max_value * 1024,
-						   &cached->value);
+						   LOGQ_CACHE_MAX_VALUE * 1024, &cached->value);
 	cached->packed = packed;
 	cached->len = len;
 	cached->level = level;
@@ -544,11 +543,11 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	stream->local_batch = false;
 	if (stream->cache == NULL)
 		return size;
-	/* whoever goes on from the middle asks */
-	if (stream->resume && fragments[0].cached != NULL)
-		fragments[0].cached->state = LOGQ_CACHED_MISS;
 	size = Min(size, stream->nfragments - stream->batch_end);
 	look_up(stream, stream->batch_end + size);
+	/* whoever goes on from the middle asks, whatever was found */
+	if (stream->resume && fragments[0].cached != NULL)
+		fragments[0].cached->state = LOGQ_CACHED_MISS;
 	/* what Redis may yet have must not change while it is being asked */
 	if (first_pending(stream) < stream->nfragments)
 	{

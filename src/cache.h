@@ -32,6 +32,7 @@ extern int	logq_cache;			/* LogqCacheMode */
 extern int	logq_cache_ttl;		/* s */
 extern int	logq_cache_timeout; /* ms */
 extern int	logq_cache_max_value;	/* kB, before packing */
+#define LOGQ_CACHE_MAX_VALUE 16384	/* ... whatever is set */
 extern double logq_cache_min_cost;	/* ms */
 extern char *logq_cache_server; /* name of the foreign server, "": none */
 extern int	logq_hot_cache_size;	/* MB, 0: none */

@@ -20,6 +20,7 @@
  * answer, which may come yet, is in the way of the next one.  That is no reason
  * to leave Redis alone when it has been answering: there may just be much.
  * But a session to which that happens several times in a row takes it for one.
+ * Who has less patience than most, with logq.cache_timeout, pauses on his own.
  * A look-up that was forgotten has its answer thrown away as it comes.
  *
  * Failure cases: see above; none of them reaches a query.  Values are given as
@@ -49,6 +50,9 @@
 #define MAX_END_MS 1000
 /* look-ups in a row that had but a part of their answers in time */
 #define MAX_PARTIAL 3
+/* whoever waits for less than this does not speak for others */
+#define MIN_TIMEOUT_MS 20
+#define HASTY_PAUSE_MS 1000
 
 struct LogqRedisLookup
 {
@@ -71,6 +75,7 @@ static bool probing = false;
 static dlist_head lookups = DLIST_STATIC_INIT(lookups);
 static unsigned last_group = 0;
 static int	partial = 0;		/* look-ups in a row */
+static TimestampTz paused_until = 0;	/* by this session's own haste */
 static bool exit_registered = false;
 
 /* ---------- the session's connection ---------- */
@@ -82,6 +87,26 @@ end_lookup(LogqRedisLookup *lookup)
 		return;
 	lookup->over = true;
 	dlist_delete(&lookup->node);
+}
+
+/*
+ * Nobody wants what is still to come for a look-up.
+ */
+static void
+disown(const LogqRedisLookup *lookup)
+{
+	dlist_iter	iter;
+
+	if (session_conn == NULL)
+		return;
+	dlist_foreach(iter, &session_conn->commands)
+	{
+		LogqRedisCommand *command =
+			dlist_container(LogqRedisCommand, node, iter.cur);
+
+		if (command->owner == lookup)
+			command->owner = NULL;
+	}
 }
 
 /*
@@ -169,7 +194,8 @@ check_stores(void)
 }
 
 /*
- * The session ends: give what was stored a last chance.
+ * The session ends: give what was stored a last chance.  Whose look-up is under
+ * way may still forget it.
  */
 static void
 at_exit(int code, Datum arg)
@@ -178,6 +204,14 @@ at_exit(int code, Datum arg)
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									Min(logq_cache_timeout, MAX_END_MS));
 
+	while (!dlist_is_empty(&lookups))
+	{
+		LogqRedisLookup *lookup =
+			dlist_head_element(LogqRedisLookup, node, &lookups);
+
+		disown(lookup);
+		end_lookup(lookup);
+	}
 	while (session_conn != NULL && logq_redis_advance(session_conn) &&
 		   session_conn->ncommands > 0)
 	{
@@ -223,13 +257,27 @@ logq_redis_session_conn(const LogqRedisConfig *config)
 }
 
 /*
+ * Does this session leave Redis alone, of its own?
+ */
+static bool
+is_paused(void)
+{
+	if (paused_until != 0 && GetCurrentTimestamp() >= paused_until)
+		paused_until = 0;
+	return paused_until != 0;
+}
+
+/*
  * The connection, if Redis is to be asked at all.
  */
 static LogqRedisConn *
 begin_ask(const LogqRedisConfig *config)
 {
-	LogqRedisAsk ask = logq_redis_begin_ask(config);
+	LogqRedisAsk ask;
 
+	if (is_paused())
+		return NULL;
+	ask = logq_redis_begin_ask(config);
 	if (ask == LOGQ_REDIS_ASK_NOT)
 		return NULL;
 	probing = ask == LOGQ_REDIS_PROBE;
@@ -257,7 +305,7 @@ logq_redis_usable(void)
 	if (config == NULL)
 		return false;
 	if (config->bad == NULL)
-		return logq_redis_may_ask(config);
+		return !is_paused() && logq_redis_may_ask(config);
 	/* say so once */
 	if (logq_redis_may_ask(config))
 		logq_redis_failed(config, false, config->bad);
@@ -400,7 +448,7 @@ logq_redis_lookup(const LogqCacheKey *keys, int nkeys, LogqRedisTake take,
 }
 
 /*
- * A look-up has taken too long.
+ * A look-up has taken too long.  With less than its due it proves nothing.
  */
 static void
 note_timeout(const LogqRedisLookup *lookup)
@@ -408,7 +456,10 @@ note_timeout(const LogqRedisLookup *lookup)
 	bool		heard = session_conn->received_at >= lookup->begun_at;
 	char		reason[LOGQ_REDIS_REASON_LEN];
 
-	if (heard && ++partial < MAX_PARTIAL)
+	if (logq_cache_timeout < MIN_TIMEOUT_MS)
+		paused_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   HASTY_PAUSE_MS);
+	if (paused_until != 0 || (heard && ++partial < MAX_PARTIAL))
 	{
 		logq_redis_session_close();
 		logq_cache_count(LOGQ_CACHE_REDIS, LOGQ_CACHE_TIMEOUTS, 1);
@@ -445,22 +496,10 @@ logq_redis_deadline(const LogqRedisLookup *lookup)
 void
 logq_redis_forget(LogqRedisLookup *lookup)
 {
-	dlist_iter	iter;
-
 	if (lookup == NULL)
 		return;
 	end_lookup(lookup);
-	if (session_conn != NULL)
-	{
-		dlist_foreach(iter, &session_conn->commands)
-		{
-			LogqRedisCommand *command =
-				dlist_container(LogqRedisCommand, node, iter.cur);
-
-			if (command->owner == lookup)
-				command->owner = NULL;
-		}
-	}
+	disown(lookup);
 	pfree(lookup);
 }
 

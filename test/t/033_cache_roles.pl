@@ -396,7 +396,7 @@ foreach my $turn (1, 2)
 	$services{$_}++ foreach split /\n/, $answer;
 	is(join(',', sort grep { $_ !~ /^p[12]\|web$/ } keys %services), '', "and gives only what its user may see, $turn");
 	$s->query('ROLLBACK');
-	is($c->try("$settings SELECT count(*) FROM ($rows OFFSET 0) s", user => 'bob')->{out}, 600,
+	is(scalar(split /\n/, $c->try("$settings $rows", user => 'bob')->{out}), 600,
 		"nor is anything missing for others, $turn");
 	$s->quit;
 	mapping('alice', 'web_only');

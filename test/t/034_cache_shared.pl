@@ -328,7 +328,7 @@ SQL
 			{
 				my $answer = $session{"$who $how"}->query($sql =~ s/\@T\@/quiet/gr);
 
-				push @wrong, "$who, $how: $sql" if $answer ne $wanted;
+				push @wrong, "$who, $how: $sql: " . substr($answer, 0, 3000) . " WANTED " . substr($wanted, 0, 3000) if $answer ne $wanted;
 			}
 			if (defined(my $answer = $sealer{$who}->wait(0.01)))
 			{
