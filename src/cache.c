@@ -527,6 +527,22 @@ may_skip_asking(LogqStream *stream)
 }
 
 /*
+ * May rows be handed out before the partition has confirmed our copy of its
+ * catalog?  If all that is left is cached, so that it will not be asked at all.
+ * Or if there is a LIMIT, which may well be satisfied before it is.
+ */
+static bool
+goes_by_copy(const LogqStream *stream)
+{
+	if (stream->request->ordered && stream->request->bound >= 0)
+		return true;
+	for (int i = stream->batch_end; i < stream->nfragments; i++)
+		if (!logq_fragment_is_cached(&stream->fragments[i]))
+			return false;
+	return true;
+}
+
+/*
  * See cacherun.h.
  *
  * What is found at the beginning is taken first, on its own: perhaps no more
@@ -557,9 +573,8 @@ logq_cache_limit_batch(LogqStream *stream, int size)
 	if (size <= 0)
 		return 0;
 
-	/* an unordered stream has what must be asked first, if it was looked up */
 	hit = logq_fragment_is_cached(&fragments[0]) && may_skip_asking(stream) &&
-		(stream->request->ordered || stream->looked_up == stream->nfragments);
+		(stream->confirmed || goes_by_copy(stream));
 	while (n < size && (!hit || logq_fragment_is_cached(&fragments[n])))
 	{
 		n++;
