@@ -134,6 +134,29 @@ logq_stream_prepare(LogqStream *stream)
 }
 
 /*
+ * What a request begins with that reads segments: a setting, and the version of
+ * the catalog.  Once that has been confirmed, it is asked for only if a replica
+ * may be older, or what comes may be stored under it.
+ */
+static void
+append_opening(LogqStream *stream, bool replica, StringInfo buf)
+{
+	bool		has_replicas = stream->servers->n > 1;
+
+	if (stream->request->by_index)
+		appendStringInfoString(buf, INDEX_SCAN_SQL);
+	/* should it be lost, a replica must have what it has shown */
+	if (has_replicas && !replica &&
+		(!stream->confirmed || stream->seen.lsn == 0))
+		appendStringInfoString(buf,
+							   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
+							   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+	else if (!stream->confirmed || replica || stream->cache != NULL)
+		appendStringInfoString(buf,
+							   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+}
+
+/*
  * The request as it goes to a server of the partition.
  *
  * If Redis may have more of what is wanted, the transaction is left open: what
@@ -144,51 +167,32 @@ char *
 logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
 {
 	bool		replica = stream->servers->servers[server].replica;
-	bool		has_replicas = stream->servers->n > 1;
 	bool		goes_on = conn->in_snapshot && stream->confirmed &&
 		stream->load == NULL;
 	StringInfoData buf;
-	char	   *copies;
 
 	initStringInfo(&buf);
-	if (goes_on)
+	if (!goes_on)
 	{
-		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
-		appendStringInfoString(&buf, copies);
-		pfree(copies);
-		if (!stream->more_pending)
-			appendStringInfoString(&buf, "COMMIT");
-		return buf.data;
+		if (conn->in_snapshot)
+			appendStringInfo(&buf, "COMMIT; %s",
+							 logq_conn_transaction_sql(conn));
+		/* settings ahead of all that ended with its transaction */
+		if (replica)
+			appendStringInfo(&buf, "%s%s", logq_replica_sql(),
+							 logq_conn_transaction_sql(conn));
+		appendStringInfoString(&buf,
+							   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
 	}
-	if (conn->in_snapshot)
-	{
-		appendStringInfoString(&buf, "COMMIT; ");
-		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
-	}
-	if (replica)
-	{
-		appendStringInfoString(&buf, logq_replica_sql());
-		/* those ahead of all that ended with its transaction */
-		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
-	}
-	appendStringInfoString(&buf,
-						   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
 	if (stream->load != NULL)
 		appendStringInfo(&buf, "%s; ", logq_catalog_sql());
 	else
 	{
-		if (stream->request->by_index)
-			appendStringInfoString(&buf, INDEX_SCAN_SQL);
-		/* should it be lost, a replica must have what it has shown */
-		if (has_replicas && !replica &&
-			(!stream->confirmed || stream->seen.lsn == 0))
-			appendStringInfoString(&buf,
-								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
-								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		else if (!stream->confirmed || replica || stream->cache != NULL)
-			appendStringInfoString(&buf,
-								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
+		char	   *copies = logq_batch_copies(stream,
+											   PQserverVersion(conn->pg));
+
+		if (!goes_on)
+			append_opening(stream, replica, &buf);
 		appendStringInfoString(&buf, copies);
 		pfree(copies);
 	}
