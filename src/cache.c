@@ -265,6 +265,18 @@ poll_lookups(LogqCacheRun *run)
 }
 
 /*
+ * Is a fragment that is not in memory worth asking Redis for, and storing?  Of
+ * a window that moves on, each step cuts a segment in another place, and nobody
+ * has that yet, or ever will want it.
+ */
+static bool
+is_wanted(const LogqCached *cached)
+{
+	return !cached->ragged || logq_cache_min_cost == 0 ||
+		logq_hot_seen(&cached->key);
+}
+
+/*
  * Look up fragments of a stream, from the first one that has not been up to
  * "to": in memory, and what is not there, if the run is collecting, in Redis.
  */
@@ -288,8 +300,13 @@ look_up(LogqStream *stream, int to)
 		Size		len;
 		bool		good;
 
-		if (cached == NULL || !run->reads)
+		if (cached == NULL)
 			continue;
+		if (!run->reads)
+		{
+			cached->wanted = is_wanted(cached);
+			continue;
+		}
 		old = MemoryContextSwitchTo(run->cxt);
 		packed = logq_hot_get(&cached->key, MAX_HELD_BYTES - run->held, &len);
 		MemoryContextSwitchTo(old);
@@ -309,7 +326,8 @@ look_up(LogqStream *stream, int to)
 		}
 		if (logq_hot_available())
 			logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_MISSES, 1);
-		if (run->collecting)
+		cached->wanted = is_wanted(cached);
+		if (run->collecting && cached->wanted)
 			collect(run, cached);
 	}
 }

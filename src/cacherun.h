@@ -29,6 +29,7 @@ typedef struct LogqCached
 	LogqCacheKey key;
 	LogqCachedState state;
 	bool		ragged;			/* a bound of ts or id cuts its segment */
+	bool		wanted;			/* to be stored, once it has been asked for */
 	/* of a hit */
 	LogqCacheLevel level;
 	char	   *packed;

@@ -128,8 +128,7 @@ is_worth_storing(const LogqCached *cached, int64 cost, int64 bytes)
 		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_TOO_CHEAP, 1);
 		return false;
 	}
-	/* a window that moves on leaves one behind with every step */
-	return !cached->ragged || logq_hot_seen(&cached->key);
+	return cached->wanted;
 }
 
 /*
