@@ -79,19 +79,10 @@
 #define MAX_ROWS_SEARCHED 20000
 /* bytes of a row, as long as none has come */
 #define ASSUMED_ROW_SIZE 512
-/*
- * Sealed segments are vacuumed, so their index on (service, level, ts, id) is
- * read without the table, in the order of the groups, in a third of the time
- * of reading and hashing the rows.  The planner takes its pages for expensive.
- */
-#define INDEX_SCAN_SQL "SET LOCAL random_page_cost = '1.1'; "
 /* catalog reads because of dropped segments, in one scan of one partition */
 #define MAX_RELOADS 10
 /* and because it moved on, before counts take it as it was a moment ago */
 #define MAX_LOADS 5
-
-static void open_request(LogqStream *stream);
-static void send_request(LogqStream *stream);
 
 /*
  * Set up a stream for the life of a scan node.
@@ -193,8 +184,8 @@ logq_stream_start_cells(LogqStream *stream)
 /*
  * Free the message that is being decoded.
  */
-static void
-free_message(LogqStream *stream)
+void
+logq_stream_free_message(LogqStream *stream)
 {
 	if (stream->message != NULL)
 	{
@@ -209,7 +200,7 @@ free_message(LogqStream *stream)
 void
 logq_stream_drop_connection(LogqStream *stream, bool keep)
 {
-	free_message(stream);
+	logq_stream_free_message(stream);
 	if (stream->conn != NULL && !stream->borrowed)
 	{
 		if (keep)
@@ -281,7 +272,7 @@ little_is_left(const LogqStream *stream)
 void
 logq_stream_finish(LogqStream *stream)
 {
-	free_message(stream);
+	logq_stream_free_message(stream);
 	logq_stream_end_hedge(stream);
 	if (stream->conn != NULL)
 	{
@@ -357,264 +348,6 @@ result_version(LogqStream *stream, PGresult *res)
 }
 
 /*
- * Begin, or begin again: with the transaction's own connection if it has
- * written to the partition, else with one to any of its servers.
- */
-static void
-open_connection(LogqStream *stream)
-{
-	LogqConn   *conn;
-
-	if (!OidIsValid(stream->part->serverid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("server \"%s\" of partition %d does not exist",
-						stream->part->name, stream->part->number),
-				 errhint("Create the server again, or run SELECT logq.remove_partition(%s, true).",
-						 quote_literal_cstr(stream->part->name))));
-
-	conn = logq_xact_written_conn(stream->part->serverid, stream->userid);
-	if (conn != NULL)
-	{
-		stream->conn = conn;
-		stream->borrowed = true;
-		stream->generation++;
-		logq_spool_request(stream);
-		/* others may use it now; we are done with it */
-		stream->conn = NULL;
-		stream->borrowed = false;
-		stream->generation++;
-		return;
-	}
-	if (!logq_stream_prepare(stream))
-		stream->state = LOGQ_STREAM_DONE;
-	else if (stream->local_batch)
-		stream->state = LOGQ_STREAM_CACHED;
-	else
-		logq_stream_connect(stream);
-}
-
-/*
- * The partition's catalog has another version than the fragments were chosen
- * by.  Perhaps our tables, or another scan of this session, know it already;
- * else it must be read, unless somebody has moved it on meanwhile.
- */
-static void
-catalog_moved(LogqStream *stream)
-{
-	LogqPartition *part = stream->part;
-	LogqConfirmation known;
-
-	logq_catalog_update(part);
-	if (part->version != stream->new_version)
-		part->loaded = false;
-	/* others may trust the outdated copy; the worker shall have a look */
-	if (!logq_shmem_get(part->number, &known) ||
-		known.version != stream->new_version)
-		logq_shmem_doubt(part->number);
-}
-
-/*
- * Choose what the next request asks for: the catalog when it is not known or
- * known to be outdated, else a batch of fragments.  False: there is nothing
- * left to be asked.
- */
-bool
-logq_stream_prepare(LogqStream *stream)
-{
-	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
-
-	stream->stale = false;
-	stream->skipped_bytes = 0;
-	stream->local_batch = false;
-	stream->more_pending = false;
-
-	if (stream->load != NULL ||
-		(!stream->confirmed && !stream->part->loaded))
-	{
-		if (stream->load == NULL)
-			stream->load = logq_catalog_load_begin(stream->part);
-	}
-	else
-	{
-		/* one that has not asked yet may have its fragments */
-		if (!stream->confirmed && stream->reloads == 0 &&
-			!((stream->trusted || stream->planned) &&
-			  (stream->batch_end == 0 || stream->local) &&
-			  stream->plan_version == stream->part->version))
-			logq_plan_fragments(stream);
-		if (stream->confirmed && stream->batch_end >= stream->nfragments)
-		{
-			MemoryContextSwitchTo(old);
-			return false;
-		}
-		logq_batch_choose(stream);
-	}
-	MemoryContextSwitchTo(old);
-	return true;
-}
-
-/*
- * The request as it goes to a server of the partition.
- *
- * If Redis may have more of what is wanted, the transaction is left open: what
- * it turns out not to have is then read from the same snapshot.  A row that an
- * UPDATE moves from one segment to another must not be seen in both.
- */
-char *
-logq_stream_sql(LogqStream *stream, int server, const LogqConn *conn)
-{
-	bool		replica = stream->servers->servers[server].replica;
-	bool		has_replicas = stream->servers->n > 1;
-	bool		goes_on = conn->in_snapshot && stream->confirmed &&
-		stream->load == NULL;
-	StringInfoData buf;
-	char	   *copies;
-
-	initStringInfo(&buf);
-	if (goes_on)
-	{
-		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
-		appendStringInfoString(&buf, copies);
-		pfree(copies);
-		if (!stream->more_pending)
-			appendStringInfoString(&buf, "COMMIT");
-		return buf.data;
-	}
-	if (conn->in_snapshot)
-	{
-		appendStringInfoString(&buf, "COMMIT; ");
-		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
-	}
-	if (replica)
-	{
-		appendStringInfoString(&buf, logq_replica_sql());
-		/* those ahead of all that ended with its transaction */
-		appendStringInfoString(&buf, logq_conn_transaction_sql(conn));
-	}
-	appendStringInfoString(&buf,
-						   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ");
-	if (stream->load != NULL)
-		appendStringInfo(&buf, "%s; ", logq_catalog_sql());
-	else
-	{
-		if (stream->request->by_index)
-			appendStringInfoString(&buf, INDEX_SCAN_SQL);
-		/* should it be lost, a replica must have what it has shown */
-		if (has_replicas && !replica &&
-			(!stream->confirmed || stream->seen.lsn == 0))
-			appendStringInfoString(&buf,
-								   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
-								   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		else if (!stream->confirmed || replica || stream->cache != NULL)
-			appendStringInfoString(&buf,
-								   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-		copies = logq_batch_copies(stream, PQserverVersion(conn->pg));
-		appendStringInfoString(&buf, copies);
-		pfree(copies);
-	}
-	if (!stream->more_pending)
-		appendStringInfoString(&buf, "COMMIT");
-	return buf.data;
-}
-
-/*
- * What was asked for will not come, or not from there: what has not been done
- * yet is to be asked again.
- */
-void
-logq_stream_rewind(LogqStream *stream)
-{
-	free_message(stream);
-	logq_decode_free(&stream->decoder);
-	logq_replay_reset(stream);
-	if (stream->load != NULL)
-	{
-		/* none of it is in force yet */
-		logq_catalog_load_abort(stream->load);
-		stream->load = logq_catalog_load_begin(stream->part);
-		return;
-	}
-	if (stream->in_fragment && stream->fragment_rows > 0)
-	{
-		stream->resume = true;
-		logq_had_sort(stream);
-	}
-	else if (stream->batch_done > 0)
-	{
-		stream->resume = false;
-		/* only the end of the request was lost, which changes nothing */
-		if (stream->batch_start + stream->batch_done == stream->batch_end &&
-			logq_batch_was_cut_off(stream))
-		{
-			stream->batch_done--;
-			stream->resume = true;
-		}
-	}
-	else if (stream->resume)
-		logq_had_sort(stream);
-	stream->in_fragment = false;
-	stream->fragments_asked -= logq_batch_asked(stream, stream->batch_done);
-	stream->batch_start += stream->batch_done;
-	stream->batch_end = stream->batch_start;
-	stream->batch_done = 0;
-}
-
-/*
- * Send the request that was prepared over the connection, which is idle.
- */
-static void
-send_request(LogqStream *stream)
-{
-	MemoryContext old = MemoryContextSwitchTo(stream->cxt);
-
-	logq_cache_check_user(stream, stream->conn);
-	if (stream->sql != NULL)
-		pfree(stream->sql);
-	stream->sql = logq_stream_sql(stream, stream->server,
-								  stream->conn);
-	stream->conn->in_snapshot = false;
-	MemoryContextSwitchTo(old);
-
-	stream->asked_at = GetCurrentTimestamp();
-	stream->requests++;
-	stream->state = LOGQ_STREAM_SENDING;
-	logq_stream_sent(stream);
-	logq_cache_sent(stream);
-	/* else libpq makes a text of the notice, with an excerpt of the SQL */
-	PQsetErrorVerbosity(stream->conn->pg, PQERRORS_TERSE);
-	if (!logq_conn_try_send(stream->conn, stream->sql))
-		logq_stream_lost(stream, NULL);
-}
-
-/*
- * Send the next request over an idle connection, or, if all so far was in the
- * cache, get one.  That is never the one by which the transaction has written
- * meanwhile: its rows are not of this query.
- */
-static void
-open_request(LogqStream *stream)
-{
-	if (!logq_stream_prepare(stream))
-		stream->state = LOGQ_STREAM_DONE;
-	else if (stream->local_batch)
-	{
-		/* its transaction, too, would last as long as the reader likes */
-		if (stream->conn != NULL && logq_cache_has_rest(stream))
-			logq_stream_drop_connection(stream, true);
-		stream->state = LOGQ_STREAM_CACHED;
-	}
-	else if (stream->conn == NULL)
-		logq_stream_connect(stream);
-	else
-	{
-		stream->fresh = false;
-		stream->attempt_at = GetCurrentTimestamp();
-		send_request(stream);
-	}
-}
-
-/*
  * All of a batch has come, or was in the cache.
  */
 static void
@@ -673,13 +406,13 @@ request_ended(LogqStream *stream)
 			stream->batch_end = stream->batch_start;
 			stream->batch_done = 0;
 		}
-		open_request(stream);
+		logq_stream_ask(stream);
 		return;
 	}
 	if (stream->stale)
 	{
-		catalog_moved(stream);
-		open_request(stream);
+		logq_stream_catalog_moved(stream);
+		logq_stream_ask(stream);
 		return;
 	}
 	batch_ended(stream);
@@ -706,13 +439,13 @@ request_failed(LogqStream *stream, PGresult *res)
 		/* the failed transaction must be ended before the next request */
 		logq_stream_drop_connection(stream, false);
 		if (stream->stale)
-			catalog_moved(stream);
+			logq_stream_catalog_moved(stream);
 		else
 		{
 			stream->reloads++;
 			stream->load = logq_catalog_load_begin(stream->part);
 		}
-		open_connection(stream);
+		logq_stream_open(stream);
 		return;
 	}
 
@@ -879,17 +612,17 @@ take_message(LogqStream *stream)
 	if (stream->load != NULL)
 	{
 		logq_catalog_load_row(stream->load, message, len);
-		free_message(stream);
+		logq_stream_free_message(stream);
 	}
 	else if (stream->stale)
 	{
-		free_message(stream);
+		logq_stream_free_message(stream);
 		stream->skipped_bytes += len;
 		if (stream->skipped_bytes > MAX_SKIPPED_BYTES)
 		{
 			logq_stream_drop_connection(stream, false);
-			catalog_moved(stream);
-			open_connection(stream);
+			logq_stream_catalog_moved(stream);
+			logq_stream_open(stream);
 		}
 	}
 	else
@@ -899,7 +632,7 @@ take_message(LogqStream *stream)
 		if (stream->request->grouped)
 		{
 			logq_replay_add(stream, message, len);
-			free_message(stream);
+			logq_stream_free_message(stream);
 		}
 		else if (!logq_decode_feed(&stream->decoder, message, len))
 			logq_stream_decode_failed(stream);
@@ -952,7 +685,7 @@ advance(LogqStream *stream)
 					return LOGQ_STREAM_PAUSED;
 				if (logq_cache_must_wait(stream))
 					return LOGQ_STREAM_WAIT;
-				open_connection(stream);
+				logq_stream_open(stream);
 				break;
 
 			case LOGQ_STREAM_HELD:
@@ -960,7 +693,7 @@ advance(LogqStream *stream)
 					return LOGQ_STREAM_PAUSED;
 				if (logq_cache_must_wait(stream))
 					return LOGQ_STREAM_WAIT;
-				open_request(stream);
+				logq_stream_ask(stream);
 				break;
 
 			case LOGQ_STREAM_BACKOFF:
@@ -984,7 +717,7 @@ advance(LogqStream *stream)
 
 					stream->ready_events = 0;
 					if (logq_conn_poll(stream->conn, &events, &failure))
-						send_request(stream);
+						logq_stream_send(stream);
 					else if (failure != NULL)
 						logq_stream_connect_failed(stream, failure);
 					else
@@ -1037,7 +770,7 @@ advance(LogqStream *stream)
 					if (logq_stream_decode_row(stream))
 						return LOGQ_STREAM_ROW;
 					logq_stream_keep_cut_row(&stream->decoder);
-					free_message(stream);
+					logq_stream_free_message(stream);
 				}
 				if (take_message(stream))
 				{

@@ -326,15 +326,27 @@ extern void logq_stream_abandon(LogqStream *stream);
 /* report a failed or unexpected result, which ends the stream */
 extern void logq_stream_error(LogqStream *stream, PGresult *res);
 
-/* for failover.c */
+/* for request.c and failover.c */
+extern void logq_stream_free_message(LogqStream *stream);
 extern void logq_stream_drop_connection(LogqStream *stream, bool keep);
+
+/* ---------- request.c ---------- */
+
+/* begin, or begin again, with whatever connection there is to be had */
+extern void logq_stream_open(LogqStream *stream);
 /* choose what the next request asks for; false: there is nothing */
 extern bool logq_stream_prepare(LogqStream *stream);
-/* the answer at hand will not be gone on with: what is left to be asked? */
-extern void logq_stream_rewind(LogqStream *stream);
 /* SQL of the request that is prepared, for a server, palloc'd */
 extern char *logq_stream_sql(LogqStream *stream, int server,
 							 const LogqConn *conn);
+/* send it over the connection, which is idle */
+extern void logq_stream_send(LogqStream *stream);
+/* prepare the next one and send it */
+extern void logq_stream_ask(LogqStream *stream);
+/* the answer at hand will not be gone on with: what is left to be asked? */
+extern void logq_stream_rewind(LogqStream *stream);
+/* the partition's catalog is not what the fragments were chosen by */
+extern void logq_stream_catalog_moved(LogqStream *stream);
 
 /* ---------- failover.c ---------- */
 

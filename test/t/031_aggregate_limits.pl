@@ -17,7 +17,9 @@ use Time::HiRes qw(time);
 my $each = 3000;
 my $wide = 60_000;		# rows of the wide day on each partition, all of them different
 my $limit_kb = 48 * 1024;
+# what is cached would not be missing
 my $c = LogqTest->new(partitions => 3, replicas => { p3 => 1 },
+	coordinator_conf => ['logq.cache = off'],
 	conf => [ 'autovacuum = off', 'wal_retrieve_retry_interval = 100ms' ]);
 
 LogqFaults::load($c, small => $each);

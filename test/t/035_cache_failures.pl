@@ -130,7 +130,7 @@ foreach my $name (sort keys %query)
 		}
 	}
 	# with a small limit, hardly any segment comes to its end
-	cmp_ok($cached{$name}, '>', 5, "$name: $cached{$name} segments were from the cache") if $name ne 'limit';
+	cmp_ok($cached{$name}, '>', 1, "$name: $cached{$name} segments were from the cache") if $name ne 'limit';
 }
 is(join("\n", @wrong[ 0 .. ($#wrong < 9 ? $#wrong : 9) ]), '', 'cut between segments that are cached and others');
 cmp_ok($cuts, '>', 100, "$cuts times it was asked again");
@@ -163,39 +163,51 @@ foreach ([ 'p1', $p1 ], [ 'p2', $p2 ])
 
 # ---------- the catalog has moved on ----------
 
-# Rows of the first segments are handed out from the cache by a catalog that was
-# true a moment ago, while nobody is asked.
+# With a LIMIT, rows of the first segments are handed out from the cache by a copy
+# of the catalog that was true a moment ago, and nobody is asked.
 {
 	my $s = $c->session;
 	my $writer = $c->session(node => $c->part('p2'));
 	my $sql = "SELECT ts, id, message FROM \@T\@ WHERE $all ORDER BY ts, id";
+	my ($limited, $local) = ("$sql LIMIT 100000" =~ s/\@T\@/logq.logs/r, $sql =~ s/\@T\@/local_logs/r);
 	my ($first, $rest, @ts);
-	my $cursor = sub {
-		$s->query("BEGIN; DECLARE c CURSOR FOR " . $sql =~ s/\@T\@/logq.logs/r);
-		return $s->query('FETCH 100 FROM c');
-	};
+	# one that the cursor has passed, one in what is cached, one where it will be asked
+	my $write = "INSERT INTO logq_store.log (ts, level, message) VALUES ('2024-06-01 00:00:01+00', 'INFO', 'late 0'),"
+	  . " ('2024-06-01 01:30:00.5+00', 'INFO', 'late 1'), ('2024-06-01 02:30:00.5+00', 'INFO', 'late 2')";
 
 	$s->query("SET logq.catalog_max_age = '1d'");
 	warm_up($s, LogqFaults::query('x', $sql, 1), [ 0, 1 ], 0);
-	$first = $cursor->();
+	$s->query("BEGIN; DECLARE c CURSOR FOR $limited");
+	$first = $s->query('FETCH 100 FROM c');
 	is(LogqFaults::last_query($s)->{partitions_asked}, 0, 'the first rows come without asking');
-	# one that the cursor has passed, one that is to come from the cache, one to be asked
-	$writer->query("INSERT INTO logq_store.log (ts, level, message) VALUES ('2024-06-01 00:00:01+00', 'INFO', 'late 0'),"
-		  . " ('2024-06-01 01:30:00.5+00', 'INFO', 'late 1'), ('2024-06-01 02:30:00.5+00', 'INFO', 'late 2')");
+	$writer->query($write);
 	$rest = $s->query('FETCH ALL FROM c');
 	$s->query('COMMIT');
 	@ts = map { (split /\|/)[0] } split /\n/, "$first\n$rest";
 	is(join(',', grep { $ts[$_] lt $ts[ $_ - 1 ] } 1 .. $#ts), '', 'rows are in order');
 	is(scalar(() = "$first\n$rest" =~ /late 2/g), 1, 'a row that was written meanwhile comes where it is asked for');
 	unlike("$first\n$rest", qr/late 0/, 'not where the cursor has been');
-	is(join("\n", grep { !/late/ } split /\n/, "$first\n$rest"), $s->query($sql =~ s/\@T\@/local_logs/r),
-		'all others come, once each');
-	# and the next query has all of it
+	is(join("\n", grep { !/late/ } split /\n/, "$first\n$rest"), $s->query($local), 'all others come, once each');
 	is(scalar(() = $s->query($sql =~ s/\@T\@/logq.logs/r) =~ /late \d/g), 3, 'the next query has it all');
 	$c->on('p2', "DELETE FROM logq_store.log WHERE message LIKE 'late%'");
-	is($s->query($sql =~ s/\@T\@/logq.logs/r), $s->query($sql =~ s/\@T\@/local_logs/r), 'and what was deleted is gone');
-	$c->sql("SELECT count(*) FROM logq.seal(before => '2024-06-02')");
-	is($s->query($sql =~ s/\@T\@/logq.logs/r), $s->query($sql =~ s/\@T\@/local_logs/r), 'also when it is sealed again');
+	is($s->query($limited), $s->query($local), 'and what was deleted is gone');
+	$c->sql("SELECT count(*) FROM logq.seal(before => '2024-06-02'); SELECT logq.refresh_catalog()");
+	is($s->query($limited), $s->query($local), 'also when it is sealed again');
+
+	# Without one, whoever must be asked is asked before any row of it is used
+	foreach my $order ('ORDER BY ts, id', 'ORDER BY ts DESC, id DESC', '')
+	{
+		my $q = LogqFaults::query('x', $sql =~ s/ORDER BY.*/$order/r, $order ne '');
+		my $answer;
+
+		LogqTest::poll(sub { return $s->query($limited) eq $s->query($local); }, 10);
+		warm_up($s, $q, [ 0, 1 ], 0);
+		$writer->query($write);
+		$answer = $s->query(LogqFaults::on_table($q, 'logq.logs'));
+		is(scalar(() = $answer =~ /late \d/g), 3, 'without a LIMIT the answer is exact, however old the copy: ' . ($order || 'no order'));
+		$c->on('p2', "DELETE FROM logq_store.log WHERE message LIKE 'late%'");
+		$c->sql("SELECT count(*) FROM logq.seal(before => '2024-06-02'); SELECT logq.refresh_catalog()");
+	}
 	$_->quit foreach $s, $writer;
 }
 
