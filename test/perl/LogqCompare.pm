@@ -99,6 +99,7 @@ sub script
 	my ($self, $q) = @_;
 	my $text = "\\echo \@\@Q $q->{number}\n";
 	my $v = 0;
+	my $last = "coalesce(max(extract(epoch from started_at)::text), '') AS last FROM logq.last_query() \\gset";
 	my $explain = sub {
 		my ($what, $options, $sql) = @_;
 
@@ -114,6 +115,8 @@ sub script
 		my $i = 0;
 
 		$text .= "SAVEPOINT variant;\n" if $q->{transaction};
+		# EXPLAIN has run it, too
+		$text .= "SELECT $last\n" if $v > 0;
 		$text .= (setting($_))[0] foreach @$variant;
 		$text .= $explain->('J', $q->{scan_options}, $scan)
 		  if defined $scan && !grep { $_ eq $scan } @{ $q->{sql} };
@@ -124,7 +127,7 @@ sub script
 			  . "\\warn \@\@E $q->{number} $v $i\n";
 			# not every statement comes to asking for anything
 			$text .= "SELECT coalesce(max(cached) FILTER (WHERE extract(epoch from started_at)::text <> :'last'), 0) AS cached,"
-			  . " coalesce(max(extract(epoch from started_at)::text), '') AS last FROM logq.last_query() \\gset\n"
+			  . " $last\n"
 			  . "\\echo \@\@C $q->{number} $v :cached\n"
 			  if $v > 0 && $sql =~ /\@[TNS]\@|EXECUTE|FETCH/;
 			$i++;
