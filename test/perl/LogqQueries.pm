@@ -532,7 +532,7 @@ sub shape_cursor_write
 	my $where = $self->where('t', 1);
 	my $order = chance(0.7) ? "ORDER BY t.ts$d, t.id$d" . (chance(0.3) ? ' LIMIT 1000' : '') : '';
 	my $at = quote(pick(@{ $self->{times} }));
-	my $count = "SELECT count(*), max(t.message) FROM \@T\@ t WHERE t.ts >= $at AND t.ts < $at::timestamptz + interval '1 hour'";
+	my $count = "SELECT count(*), max(t.message) FROM \@T\@ t WHERE t.ts >= $at AND t.ts < ${at}::timestamptz + interval '1 hour'";
 
 	$self->{now} = 1;	# to be rolled back
 	return ([ "DECLARE c1 CURSOR FOR SELECT t.ts, t.id, t.message FROM \@T\@ t $where $order",
