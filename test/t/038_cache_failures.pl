@@ -90,7 +90,8 @@ foreach my $name (sort keys %query)
 
 	foreach my $hours ([0], [1], [ 0, 2 ])
 	{
-		my $beginnings = $ordered && chance(0.5);
+		# whoever needs all of a segment does not take its beginning
+		my $beginnings = $ordered && @$hours == 1 && $hours->[0] == 1 && chance(0.5);
 		my $what = "$name, " . ($beginnings ? 'beginnings of ' : '') . join(',', @$hours);
 
 		foreach my $proxy ($p1, $p2)
