@@ -118,9 +118,7 @@ take_hit(LogqCacheRun *run, LogqCached *cached, LogqCacheLevel level,
 	cached->state = LOGQ_CACHED_HIT;
 	run->held += len;
 	logq_cache_count(level, LOGQ_CACHE_HITS, 1);
-	/* redis.c has counted its own */
-	if (level == LOGQ_CACHE_MEMORY)
-		logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
+	logq_cache_count(level, LOGQ_CACHE_BYTES_READ, len);
 }
 
 /*

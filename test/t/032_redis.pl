@@ -197,6 +197,8 @@ is(stat_cache('state'), 'closed', 'all is well');
 LogqTest::poll_ok(sub { return $redis->keys >= 3 * $all + 1; }, 'values are stored');
 cmp_ok(same($s, 'they are read back'), '>=', 3 * $all + 1, 'and answer most');
 is($s->query("SELECT cache_age_ms > 0 FROM logq.last_query()"), 't', 'they have an age');
+is(stat_cache('hits > 0 AND stores > 0 AND bytes_read > 0 AND bytes_written > 0 AND saved_ms > 0'), 't',
+	'all of this is counted');
 is(scalar(grep { $redis->command('TTL', $_) > 3500 } $redis->keys), scalar($redis->keys), 'they live for logq.cache_ttl');
 is(scalar(grep { !/^logq:[0-9a-f]{40}$/ } @{ $redis->command('KEYS', '*') }), 0, 'there is nothing else');
 $s->query("SET logq.cache_ttl = '5s'");
