@@ -643,6 +643,84 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION logq.cache_reset_stats() IS 'let the counters of logq.stat_cache begin at 0 again';
 REVOKE ALL ON FUNCTION logq.cache_reset_stats() FROM PUBLIC;
 
+-- ---------------------------------------------------------------------
+-- Statistics of queries
+-- ---------------------------------------------------------------------
+
+-- For everybody, as pg_stat_database is: there are only totals
+CREATE FUNCTION logq.query_status(
+	OUT queries bigint, OUT errors bigint, OUT partial bigint, OUT rows bigint, OUT bytes bigint,
+	OUT partitions_asked bigint, OUT partitions_pruned bigint,
+	OUT segments_asked bigint, OUT segments_cached bigint, OUT segments_pruned bigint,
+	OUT pruned_by_time bigint, OUT pruned_by_id bigint, OUT pruned_by_level bigint,
+	OUT pruned_by_service bigint, OUT pruned_by_trace_id bigint, OUT pruned_by_attrs bigint,
+	OUT pruned_by_words bigint, OUT pruned_by_several bigint, OUT pruned_by_partition bigint,
+	OUT pruned_by_partition_id bigint, OUT pruned_by_contradiction bigint,
+	OUT retried bigint, OUT hedged bigint,
+	OUT queued_ms float8, OUT total_ms float8, OUT first_row_ms float8,
+	OUT p50_ms float8, OUT p95_ms float8, OUT p99_ms float8, OUT max_ms float8,
+	OUT first_row_p50_ms float8, OUT first_row_p95_ms float8, OUT first_row_p99_ms float8,
+	OUT first_row_max_ms float8, OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_query_status'
+LANGUAGE C VOLATILE STRICT ROWS 1;
+COMMENT ON FUNCTION logq.query_status() IS 'see logq.stat_queries';
+
+CREATE VIEW logq.stat_queries AS
+	SELECT queries, errors, partial, p50_ms, p95_ms, p99_ms, max_ms,
+		first_row_p50_ms, first_row_p95_ms, first_row_p99_ms, first_row_max_ms,
+		total_ms, first_row_ms, queued_ms, rows, bytes, retried, hedged,
+		partitions_asked, partitions_pruned,
+		100.0::float8 * partitions_pruned / nullif(partitions_asked + partitions_pruned, 0)
+			AS partitions_pruned_percent,
+		segments_asked, segments_cached, segments_pruned,
+		100.0::float8 * segments_pruned / nullif(segments_asked + segments_cached + segments_pruned, 0)
+			AS segments_pruned_percent,
+		pruned_by_time, pruned_by_id, pruned_by_level, pruned_by_service, pruned_by_trace_id,
+		pruned_by_attrs, pruned_by_words, pruned_by_several, pruned_by_partition,
+		pruned_by_partition_id, pruned_by_contradiction, stats_reset
+	FROM logq.query_status();
+COMMENT ON VIEW logq.stat_queries IS
+	'one row about the queries of this database that have ended since stats_reset, none unless the library is in shared_preload_libraries: how many, how long they took (percentiles are estimates, from logq.query_histogram()), what they asked, and what they could leave out and why; kept over restarts';
+GRANT SELECT ON logq.stat_queries TO PUBLIC;
+
+CREATE FUNCTION logq.query_histogram(OUT le_ms float8, OUT count bigint, OUT first_row_count bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_query_histogram'
+LANGUAGE C VOLATILE STRICT ROWS 38;
+COMMENT ON FUNCTION logq.query_histogram() IS
+	'how many queries of this database took up to le_ms, and how many had their first row in that time: two bounds to each power of two from 0.25 to 65536, and infinity';
+
+-- The text is for the user whose query it was and those with pg_read_all_stats
+CREATE FUNCTION logq.slow_query_status(
+	OUT started_at timestamptz, OUT role name, OUT database name,
+	OUT total_ms float8, OUT first_row_ms float8, OUT queued_ms float8,
+	OUT failed boolean, OUT partial boolean,
+	OUT partitions_asked integer, OUT partitions_pruned integer,
+	OUT segments_asked bigint, OUT segments_cached bigint, OUT segments_pruned bigint,
+	OUT rows bigint, OUT bytes bigint, OUT retried bigint, OUT hedged bigint, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'logq_slow_query_status'
+LANGUAGE C VOLATILE STRICT ROWS 100;
+COMMENT ON FUNCTION logq.slow_query_status() IS 'see logq.slow_queries';
+
+CREATE VIEW logq.slow_queries AS
+	SELECT started_at, role, database, total_ms, first_row_ms, queued_ms, failed, partial,
+		partitions_asked, partitions_pruned, segments_asked, segments_cached, segments_pruned,
+		rows, bytes, retried, hedged, query
+	FROM logq.slow_query_status();
+COMMENT ON VIEW logq.slow_queries IS
+	'the last 100 queries of all databases that took at least logq.slow_query_ms, the last to end first, since the coordinator was started or logq.reset_stats(); the text, at most 1024 bytes of it, is for the user whose query it was and for members of pg_read_all_stats';
+GRANT SELECT ON logq.slow_queries TO PUBLIC;
+
+CREATE FUNCTION logq.reset_stats()
+RETURNS void
+AS 'MODULE_PATHNAME', 'logq_reset_stats'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.reset_stats() IS
+	'let the counters of logq.stat_queries, of all databases, and of logq.stat_cache begin at 0 again, and forget logq.slow_queries';
+REVOKE ALL ON FUNCTION logq.reset_stats() FROM PUBLIC;
+
 CREATE VIEW logq.segments AS
 	SELECT p.server AS partition, s.name, s.lower, s.upper, s.state, s.sealed_at,
 		CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END AS rows,

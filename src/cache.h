@@ -105,6 +105,7 @@ typedef enum LogqCacheCounter
 /* never throws; does nothing without shared memory */
 extern void logq_cache_count(LogqCacheLevel level, LogqCacheCounter counter,
 							 int64 n);
+extern void logq_cachestat_reset(void);
 extern Size logq_cachestat_shmem_size(void);
 extern void logq_cachestat_shmem_startup(void);
 

@@ -190,16 +190,25 @@ logq_cache_status(PG_FUNCTION_ARGS)
 }
 
 /*
+ * See cache.h.
+ */
+void
+logq_cachestat_reset(void)
+{
+	if (stats == NULL)
+		return;
+	for (int i = 0; i < LOGQ_NCACHE_LEVELS; i++)
+		for (int j = 0; j < LOGQ_NCACHE_COUNTERS; j++)
+			pg_atomic_write_u64(&stats->levels[i].counters[j], 0);
+	pg_atomic_write_u64(&stats->reset_at, GetCurrentTimestamp());
+}
+
+/*
  * logq.cache_reset_stats()
  */
 Datum
 logq_cache_reset_stats(PG_FUNCTION_ARGS)
 {
-	if (stats == NULL)
-		PG_RETURN_VOID();
-	for (int i = 0; i < LOGQ_NCACHE_LEVELS; i++)
-		for (int j = 0; j < LOGQ_NCACHE_COUNTERS; j++)
-			pg_atomic_write_u64(&stats->levels[i].counters[j], 0);
-	pg_atomic_write_u64(&stats->reset_at, GetCurrentTimestamp());
+	logq_cachestat_reset();
 	PG_RETURN_VOID();
 }

@@ -23,6 +23,7 @@
 #include "ingest.h"
 #include "maintain.h"
 #include "query.h"
+#include "querystat.h"
 
 LOGQ_MODULE_MAGIC;
 
@@ -317,6 +318,16 @@ _PG_init(void)
 							 "Only on partitions that have the extension \"pg_trgm\".",
 							 &logq_seal_trigrams, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	/*
+	 * Who could set it could keep queries out of logq.slow_queries, or fill
+	 * that with others.
+	 */
+	DefineCustomIntVariable("logq.slow_query_ms",
+							"Sets how long a query must take to be listed in logq.slow_queries.",
+							"-1 lists none, 0 lists all.",
+							&logq_slow_query_ms,
+							1000, -1, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomBoolVariable("logq.strict_pruning",
 							 "Asks every partition whether its catalog has changed.",
 							 NULL, &logq_strict_pruning, false,

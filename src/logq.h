@@ -42,6 +42,7 @@
  *		servers.c	the servers of a partition, and which to ask
  *		health.c	how servers fare, as all sessions have seen it
  *		query.c		what a session keeps of its queries
+ *		querystat.c	what all of them add up to, and the slow ones
  *		decode.c	binary COPY -> fields (plain C)
  *		conn.c		connections of this backend, waiting, remote errors
  *		connect.c	how they begin

@@ -15,7 +15,8 @@
  * Invariants: a LogqQuery lives in a context of its own as long as it has scans
  * or is the last one.  The end of a scan may come in a memory context callback
  * after an error: nothing there throws or allocates, so the sets of partitions
- * are as large as will be needed from the beginning.
+ * are as large as will be needed from the beginning, and the text for
+ * logq.slow_queries is taken then.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,16 +24,21 @@
 
 #include "query.h"
 
+#include <ctype.h>
+
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "querystat.h"
 
 PG_FUNCTION_INFO_V1(logq_last_query);
 
@@ -49,6 +55,7 @@ typedef struct Numbers
 {
 	int64		segments_asked;
 	int64		segments_pruned;
+	int64		not_asked[LOGQ_NNOT_ASKED];
 	int64		retried;
 	int64		hedged;
 	int64		rows;
@@ -72,6 +79,8 @@ struct LogqQuery
 	int			nuses;
 	PartitionUse *uses;
 	Numbers		numbers;		/* of scans that are over */
+	Oid			userid;
+	char	   *text;			/* the first of it, NULL: not kept */
 };
 
 static dlist_head running = DLIST_STATIC_INIT(running);
@@ -109,6 +118,49 @@ catalog_age(const LogqScanState *scan, TimestampTz now)
 	return age;
 }
 
+/*
+ * Keep the first of the statement's text, should it turn out to be slow: at the
+ * end of a query that failed the text may be gone.  Other statements of the
+ * same message are left out; they may have passwords.
+ */
+static char *
+keep_text(MemoryContext cxt, const EState *estate)
+{
+	const PlannedStmt *stmt = estate->es_plannedstmt;
+	const char *text = estate->es_sourceText;
+	int			limit = LOGQ_SLOW_QUERY_TEXT;
+	char	   *copy;
+	int			location = 0;
+	int			len;
+
+	if (text == NULL || logq_slow_query_ms < 0 || !logq_shmem_available())
+		return NULL;
+	/* that of a function's body may be a place in another text */
+	if (stmt != NULL && stmt->stmt_location > 0 &&
+		strnlen(text, stmt->stmt_location) == stmt->stmt_location)
+		location = stmt->stmt_location;
+	text += location;
+	if (stmt != NULL && stmt->stmt_location >= 0 && stmt->stmt_len > 0)
+		len = strnlen(text, stmt->stmt_len);
+	else
+		len = strnlen(text, limit + 1);
+	while (len > 0 && isspace((unsigned char) *text))
+	{
+		text++;
+		len--;
+	}
+	while (len > 0 && len <= limit && isspace((unsigned char) text[len - 1]))
+		len--;
+	if (len > limit)
+		len = pg_mbcliplen(text, limit + 1, limit);
+	if (len == 0)
+		return NULL;
+	copy = MemoryContextAlloc(cxt, len + 1);
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	return copy;
+}
+
 static LogqQuery *
 new_query(LogqScanState *scan)
 {
@@ -123,6 +175,8 @@ new_query(LogqScanState *scan)
 	query->started_at = GetCurrentTimestamp();
 	query->first_row_ms = -1;
 	query->catalog_age_ms = catalog_age(scan, query->started_at);
+	query->userid = GetUserId();
+	query->text = keep_text(cxt, query->estate);
 	query->nuses = scan->nstreams;
 	query->uses = MemoryContextAllocZero(cxt, (scan->nstreams + 1) *
 										 sizeof(PartitionUse));
@@ -175,6 +229,37 @@ logq_query_first_row(LogqScanState *scan)
 }
 
 /*
+ * Add why segments of a partition were not asked, in the last run.
+ */
+static void
+add_reasons(const LogqScanState *scan, int index, Numbers *sum)
+{
+	const LogqPruned *pruned = &scan->pruned[index];
+	int			known = Max(pruned->known, 0);
+
+	if (pruned->valid)
+	{
+		for (int r = 0; r < LOGQ_NREASONS; r++)
+			sum->not_asked[r] += pruned->removed[r];
+		return;
+	}
+	switch (scan->fates[index])
+	{
+		case LOGQ_FATE_PRUNED_NAME:
+			sum->not_asked[LOGQ_NOT_ASKED_PARTITION] += known;
+			break;
+		case LOGQ_FATE_PRUNED_ID:
+			sum->not_asked[LOGQ_NOT_ASKED_PARTITION_ID] += known;
+			break;
+		case LOGQ_FATE_PRUNED_EMPTY:
+			sum->not_asked[LOGQ_NOT_ASKED_CONTRADICTION] += known;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
  * Add what a scan has done so far.  Never throws.
  */
 static void
@@ -195,6 +280,7 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 			sum->oldest = stream->oldest;
 		sum->segments_pruned += Max(scan->pruned[i].known -
 									stream->fragments_asked - cached, 0);
+		add_reasons(scan, i, sum);
 		sum->retried += stream->retries;
 		sum->hedged += stream->hedges;
 		sum->bytes += stream->bytes;
@@ -210,6 +296,40 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 				use->missing = true;
 		}
 	}
+}
+
+/*
+ * Tell all sessions of a query that is over.  Never throws.
+ */
+static void
+tell(const LogqQuery *query)
+{
+	const Numbers *numbers = &query->numbers;
+	LogqQueryRecord record = {
+		.started_at = query->started_at,
+		.total_ms = (query->ended_at - query->started_at) / 1000.0,
+		.first_row_ms = query->first_row_ms,
+		.queued_ms = query->queued_ms,
+		.failed = query->failed,
+		.segments_asked = numbers->segments_asked,
+		.segments_cached = numbers->cached,
+		.segments_pruned = numbers->segments_pruned,
+		.rows = numbers->rows,
+		.bytes = numbers->bytes,
+		.retried = numbers->retried,
+		.hedged = numbers->hedged,
+		.userid = query->userid,
+		.text = query->text,
+	};
+
+	for (int i = 0; i < query->nuses; i++)
+	{
+		record.partitions_asked += query->uses[i].asked;
+		record.partial |= query->uses[i].missing && !query->failed;
+	}
+	record.partitions_pruned = query->nuses - record.partitions_asked;
+	memcpy(record.not_asked, numbers->not_asked, sizeof(record.not_asked));
+	logq_querystat_record(&record);
 }
 
 void
@@ -229,6 +349,7 @@ logq_query_end(LogqScanState *scan, bool failed)
 	dlist_delete(&query->node);
 	/* the next run may have its state at the same place */
 	query->estate = NULL;
+	tell(query);
 	forget(query);
 }
 

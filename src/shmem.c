@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 
 #include "health.h"
+#include "querystat.h"
 
 PG_FUNCTION_INFO_V1(logq_catalog_status);
 
@@ -105,7 +106,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(logq_hot_shmem_size());
 	RequestAddinShmemSpace(logq_cachestat_shmem_size());
 	RequestAddinShmemSpace(logq_redis_shmem_size());
-	RequestNamedLWLockTranche("logq", 7);
+	RequestAddinShmemSpace(logq_querystat_shmem_size());
+	RequestNamedLWLockTranche("logq", 8);
 }
 
 static void
@@ -134,6 +136,7 @@ shmem_startup(void)
 	logq_hot_shmem_startup(&GetNamedLWLockTranche("logq")[5].lock);
 	logq_cachestat_shmem_startup();
 	logq_redis_shmem_startup(&GetNamedLWLockTranche("logq")[6].lock);
+	logq_querystat_shmem_startup(&GetNamedLWLockTranche("logq")[7].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

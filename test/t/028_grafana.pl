@@ -612,7 +612,7 @@ foreach my $q (grep { $_->{ranged} || $_->{counts} } LogqGrafana::queries(%range
 	  foreach qw(logs grafana_logs grafana_annotations grafana_missing stat_partitions);
 	like(' ' . $rows->('tables of one schema') . ' ', qr/ $_ /, "editor: the table $_ of the schema") foreach qw(logs grafana_logs);
 	# no foreign tables here; nothing that may not be read either
-	is($rows->('tables of a schema'), 'grafana_annotations grafana_logs grafana_missing stat_admission stat_cache stat_partitions',
+	is($rows->('tables of a schema'), 'grafana_annotations grafana_logs grafana_missing slow_queries stat_admission stat_cache stat_partitions stat_queries',
 		'schema API: the views');
 	is($rows->('columns'), '"time"|timestamp with time zone message|text level|text id|text service|text trace_id|text '
 		. 'partition|text attrs|jsonb', 'editor: columns, in the order of the Logs panel');
