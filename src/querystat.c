@@ -20,6 +20,10 @@
  * session remembers its entry, so the end of a query usually takes but the
  * spinlock; that the entry is still of its database is looked at under it.
  *
+ * What a query costs by this, measured in a loop: 0.05 us for the counters,
+ * 0.01 us for its text, 0.07 us more when it is slow.  The quickest queries
+ * take 400 us.
+ *
  * The end of a query may come in a memory context callback after an error:
  * nothing in logq_querystat_record() throws or allocates.
  *

@@ -188,6 +188,41 @@ is($c->sql('SELECT count(*) FROM logq.slow_queries'), 0, 'none was slow');
 	is($node->safe_psql('postgres', 'SELECT DISTINCT database FROM logq.slow_queries'), 'logs', 'slow queries are those of all');
 }
 
+# ---------- many at once ----------
+
+{
+	my @sessions = map { $c->session } 1 .. 6;
+	my @columns = ('queries', 'errors', 'rows');
+	my $each_s = 100;
+
+	is(moved(sub {
+			$_->send("SET logq.slow_query_ms = 0;\n" . join(";\n", ('SELECT id FROM logq.logs WHERE id = 1 LIMIT 1') x $each_s))
+			  foreach @sessions;
+			is($_->wait, '', 'one of many sessions') foreach @sessions;
+		}, @columns), 6 * $each_s . '|0|0', 'no query is lost');
+	is($c->sql('SELECT count(*) FROM logq.slow_queries WHERE query IS NOT NULL'), 100, 'nor torn among the slow ones');
+}
+
+# More databases than there is room for: that of the query longest ago goes,
+# and a session that knew its place looks for another one
+{
+	my $s = $c->session;
+	my $n = 'SELECT queries FROM logq.stat_queries';
+
+	cmp_ok($s->query($n), '>', 600, 'a session knows the place of its database');
+	$node->safe_psql('postgres', "CREATE DATABASE d1; CREATE DATABASE d2");
+	$node->safe_psql($_, "CREATE EXTENSION logq; $n") foreach qw(d1 d2);
+	$node->safe_psql('postgres', 'DROP DATABASE d1');
+	$node->safe_psql('postgres', "CREATE DATABASE x$_ TEMPLATE d2") foreach 1 .. 60;
+	$node->safe_psql("x$_", $n) foreach 1 .. 60;
+	cmp_ok($s->query($n), '>', 600, 'there is room for 64 databases');
+	# postgres, logs, d1, d2: these are as old as their entries
+	$node->safe_psql('postgres', "CREATE DATABASE x$_ TEMPLATE d2") foreach 61 .. 64;
+	$node->safe_psql("x$_", $n) foreach 61 .. 64;
+	is($s->query("$count;\n$n"), 3 * $each . "\n1", 'not for more');
+	$c->sql($count) foreach 1 .. 3;
+}
+
 # ---------- restarts ----------
 
 my $all = 'SELECT to_json(q)::text FROM logq.stat_queries q';
