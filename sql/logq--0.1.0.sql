@@ -896,8 +896,8 @@ UNION ALL
 	SELECT 3, 'partition', p.server::text,
 		nullif(concat_ws('; ',
 			CASE WHEN s.server IS NULL THEN 'its server object does not exist' END,
-			s.broken,
-			'its catalog cannot be confirmed: ' || c.error,
+			-- both mostly have the same cause
+			coalesce(s.broken, 'its catalog cannot be confirmed: ' || c.error),
 			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at
 				> coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s'))
 				THEN format('its catalog was last confirmed %s s ago',
@@ -951,7 +951,7 @@ UNION ALL
 		CASE WHEN c.state NOT IN ('closed', 'not configured') THEN
 			CASE c.state WHEN 'read-only' THEN 'it takes no values' ELSE 'it is left alone' END
 			|| format(' since %s: %s', date_trunc('second', c.since), c.reason) END,
-		CASE c.state WHEN 'closed' THEN 'in use' ELSE c.state END,
+		CASE c.state WHEN 'closed' THEN 'nothing bad is known of it' ELSE c.state END,
 		'See whether Redis runs, can be reached, and has memory left. Queries go on without it.'
 	FROM logq.stat_cache c WHERE c.level = 'redis'
 UNION ALL
