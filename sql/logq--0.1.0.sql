@@ -934,7 +934,7 @@ UNION ALL
 			CASE WHEN i.state <> 'paused' AND i.lag > health.max_ingest_lag THEN format('it is %s messages behind', i.lag) END,
 			CASE WHEN i.state <> 'paused' AND i.stuck THEN format('messages wait, but none was written for %s', health.ingest_patience) END), ''),
 		format('%s, %s messages behind', i.state, coalesce(i.lag, 0)),
-		CASE i.state WHEN 'failed' THEN 'Remove the cause, then call logq.resume_topic() or change the topic with logq.add_topic(). See docs/ingest.md.'
+		CASE i.state WHEN 'failed' THEN 'Remove the cause. It is tried again by itself, and at once when the topic is changed with logq.add_topic(). See docs/ingest.md.'
 			WHEN 'stopped' THEN 'See the check "maintenance", and the server''s log.'
 			WHEN 'waiting' THEN 'See whether the brokers and all partitions can be reached. It goes on by itself.'
 			ELSE 'See whether all partitions can be written to as fast as messages arrive.' END
