@@ -914,6 +914,170 @@ COMMENT ON FUNCTION logq.retry_dead_letters(text) IS
 REVOKE ALL ON FUNCTION logq.retry_dead_letters(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------
+-- Is it well?  Both run as their owner, so that who watches needs a right to
+-- nothing else; and as they name hosts and errors, they are for those alone
+-- to whom they are granted.  Nothing here connects to anything or waits.
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION logq.health(
+	max_catalog_age interval DEFAULT NULL, seal_slack interval DEFAULT '15 minutes',
+	max_ingest_lag bigint DEFAULT 100000, ingest_patience interval DEFAULT '1 minute',
+	max_dead_letters float8 DEFAULT 0.01,
+	OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 20
+SET search_path = pg_catalog, pg_temp
+AS $$
+WITH setting AS MATERIALIZED (
+	SELECT max(setting::bigint) FILTER (WHERE name = 'logq.catalog_max_age') * interval '1 ms' AS catalog_max_age,
+		max(setting::bigint) FILTER (WHERE name = 'logq.max_replica_lag') AS max_replica_lag,
+		max(setting::bigint) FILTER (WHERE name = 'logq.seal_after') * interval '1 s' AS seal_after
+	FROM pg_settings
+	WHERE name IN ('logq.catalog_max_age', 'logq.max_replica_lag', 'logq.seal_after')
+), worker AS MATERIALIZED (
+	SELECT coalesce(bool_or(backend_type = 'logq maintenance'), false) AS maintains,
+		coalesce(bool_or(backend_type = 'logq sealer'), false) AS seals
+	FROM pg_stat_activity WHERE datname = current_database()
+), admission AS MATERIALIZED (
+	SELECT * FROM logq.stat_admission
+), server AS MATERIALIZED (
+	SELECT *, CASE WHEN breaker <> 'closed' THEN
+		format('%s is left alone since %s: %s', server, date_trunc('second', since), reason) END AS broken
+	FROM logq.stat_partitions
+), behind AS (
+	-- the version of a segment says when it was made, or opened again
+	SELECT s.number, count(*) AS segments, min(s.upper) AS oldest
+	FROM logq.catalog_segment s, setting
+	WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
+		<= clock_timestamp() - setting.seal_after - health.seal_slack
+	GROUP BY 1
+), topic AS (
+	SELECT i.topic, min(i.state) AS state, min(i.last_error) AS error, sum(i.lag) AS lag,
+		bool_or(i.lag > 0 AND i.last_commit < clock_timestamp() - health.ingest_patience) AS stuck,
+		sum(i.rows) AS rows, sum(i.dead_letters) AS dead_letters
+	FROM logq.stat_ingest i GROUP BY 1
+), found(ord, check_name, subject, trouble, normal, what_to_do) AS (
+	SELECT 1, 'library', NULL::text,
+		CASE WHEN a.query_limit IS NULL THEN 'the library was not loaded when the server started' END,
+		'loaded when the server started',
+		'Add "logq" to shared_preload_libraries and restart the server.'
+	FROM admission a
+UNION ALL
+	SELECT 2, 'maintenance', current_database()::text,
+		CASE WHEN NOT w.maintains THEN format(
+			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in; logq.databases is "%s"',
+			current_setting('logq.databases', true)) END,
+		'the maintenance worker runs',
+		'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.'
+	FROM worker w
+UNION ALL
+	SELECT 3, 'partition', p.server::text,
+		nullif(concat_ws('; ',
+			CASE WHEN s.server IS NULL THEN 'its server object does not exist' END,
+			-- both mostly have the same cause
+			coalesce(s.broken, 'its catalog cannot be confirmed: ' || c.error),
+			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at
+				> coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s'))
+				THEN format('its catalog was last confirmed %s s ago',
+					round(extract(epoch FROM clock_timestamp() - c.confirmed_at))) END), ''),
+		CASE WHEN c.confirmed_at IS NOT NULL THEN format('%s answers', s.server)
+			ELSE format('nothing bad is known of %s', s.server) END,
+		CASE WHEN s.server IS NULL THEN 'Create the server, or forget the partition with logq.remove_partition().'
+			ELSE format('See whether PostgreSQL runs at %s, can be reached, and lets the owner of server "%s" in by its user mapping.', s.server, p.server) END
+	FROM setting t, worker w, logq.partition p
+		LEFT JOIN server s ON s.partition = p.server AND s.role = 'primary'
+		LEFT JOIN logq.catalog_status() c ON c.number = p.number
+UNION ALL
+	SELECT 4, 'replica', format('%s %s', s.partition, s.server),
+		nullif(concat_ws('; ', s.broken,
+			CASE WHEN s.lag_ms > t.max_replica_lag THEN format('it was %s ms behind when it was last asked, %s s ago; logq.max_replica_lag is %s ms',
+				s.lag_ms, round(extract(epoch FROM clock_timestamp() - s.checked_at)), t.max_replica_lag) END), ''),
+		CASE WHEN s.lag_ms IS NULL THEN 'it was not asked yet'
+			ELSE format('it was %s ms behind when it was last asked', s.lag_ms) END,
+		CASE WHEN s.broken IS NOT NULL THEN format('See whether the standby runs at %s and can be reached.', s.server)
+			ELSE 'On the standby, see pg_stat_wal_receiver, pg_is_wal_replay_paused() and whether queries hold up replay (max_standby_streaming_delay). A query with logq.read_from = ''replica'' measures again.' END
+	FROM setting t, server s WHERE s.role = 'replica'
+UNION ALL
+	SELECT 5, 'sealing', p.server::text,
+		CASE WHEN b.segments > 0 THEN format('%s open segments should have been sealed, the oldest ended at %s; %s',
+			b.segments, b.oldest, CASE WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
+		'no segment waits longer than it may',
+		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts), here into the server''s log. SELECT * FROM logq.seal(%L) tries at once.', p.server)
+	FROM worker w, logq.partition p LEFT JOIN behind b USING (number)
+UNION ALL
+	SELECT 6, 'ingest', i.topic,
+		nullif(concat_ws('; ',
+			CASE WHEN i.state IN ('failed', 'stopped', 'waiting') THEN 'its state is ' || i.state END,
+			CASE WHEN i.state <> 'paused' THEN i.error END,
+			CASE WHEN i.state <> 'paused' AND i.lag > health.max_ingest_lag THEN format('it is %s messages behind', i.lag) END,
+			CASE WHEN i.state <> 'paused' AND i.stuck THEN format('messages wait, but none was written for %s', health.ingest_patience) END), ''),
+		format('%s, %s messages behind', i.state, coalesce(i.lag, 0)),
+		CASE i.state WHEN 'failed' THEN 'Remove the cause. It is tried again by itself, and at once when the topic is changed with logq.add_topic(). See docs/ingest.md.'
+			WHEN 'stopped' THEN 'See the check "maintenance", and the server''s log.'
+			WHEN 'waiting' THEN 'See whether the brokers and all partitions can be reached. It goes on by itself.'
+			ELSE 'See whether all partitions can be written to as fast as messages arrive.' END
+	FROM topic i
+UNION ALL
+	SELECT 7, 'dead letters', i.topic,
+		CASE WHEN i.dead_letters > health.max_dead_letters * (i.rows + i.dead_letters)
+			THEN format('%s of %s records could not become rows since the coordinator was started', i.dead_letters, i.rows + i.dead_letters) END,
+		format('%s of %s records', i.dead_letters, i.rows + i.dead_letters),
+		'SELECT reason, count(*) FROM logq.dead_letters GROUP BY 1 says why. Correct what sends them, or the format of the topic, and call logq.retry_dead_letters().'
+	FROM topic i
+UNION ALL
+	SELECT 8, 'redis', NULL,
+		CASE WHEN c.state NOT IN ('closed', 'not configured') THEN
+			CASE c.state WHEN 'read-only' THEN 'it takes no values' ELSE 'it is left alone' END
+			|| format(' since %s: %s', date_trunc('second', c.since), c.reason) END,
+		CASE c.state WHEN 'closed' THEN 'nothing bad is known of it' ELSE c.state END,
+		'See whether Redis runs, can be reached, and has memory left. Queries go on without it.'
+	FROM logq.stat_cache c WHERE c.level = 'redis'
+UNION ALL
+	SELECT 9, 'queries', NULL,
+		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0
+			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started', a.running, a.waiting, a.rejected) END,
+		format('%s queries run, %s may', a.running, a.query_limit),
+		'See who runs them in pg_stat_activity, and raise logq.max_concurrent_queries if the partitions can take more.'
+	FROM admission a WHERE a.query_limit IS NOT NULL
+UNION ALL
+	SELECT 10, 'connections', NULL,
+		CASE WHEN a.connections_waiting > 0
+			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started', a.connections_waiting, a.connections_rejected) END,
+		format('%s connections are open', a.connections),
+		'SELECT partition, connections, waiting FROM logq.stat_partitions says where. Raise logq.max_connections_per_partition if the partitions can take more.'
+	FROM admission a WHERE a.query_limit IS NOT NULL
+)
+SELECT f.check_name, f.subject, f.trouble IS NULL, coalesce(f.trouble, f.normal),
+	CASE WHEN f.trouble IS NOT NULL THEN f.what_to_do END
+FROM found f ORDER BY f.ord, f.subject
+$$;
+COMMENT ON FUNCTION logq.health(interval, interval, bigint, interval, float8) IS
+	'one row for each thing that can be wrong: whether it is well, what is known of it, and what to do if it is not. From what this coordinator knows; connects to nothing. Not well are: a catalog unconfirmed for max_catalog_age (NULL: 10 times logq.catalog_max_age, at least 10 s), a segment open for seal_slack beyond logq.seal_after, a topic more than max_ingest_lag messages behind or with none written for ingest_patience, more dead letters than this share of all records. Names hosts and shows errors: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.health(interval, interval, bigint, interval, float8) FROM PUBLIC;
+
+CREATE FUNCTION logq.stats()
+RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT jsonb_build_object('at', clock_timestamp(), 'database', current_database(),
+	'version', (SELECT extversion FROM pg_extension WHERE extname = 'logq'),
+	'health', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.health() s),
+	'partitions', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.stat_partitions s),
+	'catalogs', (SELECT coalesce(jsonb_agg(s), '[]') FROM (
+		SELECT p.server AS partition, c.version, c.confirmed_at, c.error,
+			(SELECT count(*) FROM logq.catalog_segment g WHERE g.number = p.number AND g.state = 'open') AS open_segments,
+			(SELECT count(*) FROM logq.catalog_segment g WHERE g.number = p.number AND g.state = 'sealed') AS sealed_segments
+		FROM logq.partition p LEFT JOIN logq.catalog_status() c USING (number) ORDER BY p.number) s),
+	'ingest', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.stat_ingest s),
+	'cache', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.stat_cache s),
+	'admission', (SELECT to_jsonb(s) FROM logq.stat_admission s))
+$$;
+COMMENT ON FUNCTION logq.stats() IS
+	'all statistics of this coordinator as one document; connects to nothing. Names hosts and shows errors: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.stats() FROM PUBLIC;
+
+-- ---------------------------------------------------------------------
 -- Aggregates: those that put partial results together, and approximate ones
 -- ---------------------------------------------------------------------
 
