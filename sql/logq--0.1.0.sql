@@ -1071,7 +1071,8 @@ SELECT jsonb_build_object('at', clock_timestamp(), 'database', current_database(
 		FROM logq.partition p LEFT JOIN logq.catalog_status() c USING (number) ORDER BY p.number) s),
 	'ingest', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.stat_ingest s),
 	'cache', (SELECT coalesce(jsonb_agg(s), '[]') FROM logq.stat_cache s),
-	'admission', (SELECT to_jsonb(s) FROM logq.stat_admission s))
+	'admission', (SELECT to_jsonb(s) FROM logq.stat_admission s),
+	'queries', (SELECT to_jsonb(s) FROM logq.stat_queries s))
 $$;
 COMMENT ON FUNCTION logq.stats() IS
 	'all statistics of this coordinator as one document; connects to nothing. Names hosts and shows errors: to be granted to those who watch';

@@ -32,7 +32,7 @@ END $$;
 SELECT is(pg_temp.gone(), 'f its server object does not exist Create the server, or forget the partition with logq.remove_partition().',
 	'a partition without a server');
 SELECT is((SELECT string_agg(k, ',' ORDER BY k) FROM jsonb_object_keys(logq.stats()) k),
-	'admission,at,cache,catalogs,database,health,ingest,partitions,version', 'members of stats()');
+	'admission,at,cache,catalogs,database,health,ingest,partitions,queries,version', 'members of stats()');
 SELECT is(jsonb_array_length(logq.stats() -> 'partitions'), (SELECT count(*)::int FROM logq.stat_partitions),
 	'with a row for each server');
 SELECT * FROM finish();

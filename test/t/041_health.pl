@@ -216,7 +216,7 @@ $c->gives('SELECT count(*) > 10, bool_and(ok) FROM logq.health()', 't|t', 'the r
 	my $r = $c->try('SELECT logq.stats()', user => 'watcher');
 	my $stats = eval { JSON::PP::decode_json($r->{out}) } // {};
 
-	is(join(' ', sort keys %$stats), 'admission at cache catalogs database health ingest partitions version',
+	is(join(' ', sort keys %$stats), 'admission at cache catalogs database health ingest partitions queries version',
 		'and that to stats()') or diag($r->{err});
 	is(scalar @{ $stats->{partitions} // [] }, 3, 'all servers are in it');
 	is(join(' ', map { "$_->{partition} " . (defined $_->{confirmed_at} || defined $_->{version} ? 1 : 0) } @{ $stats->{catalogs} // [] }),
