@@ -51,7 +51,8 @@ CREATE TABLE logq.partition (
 	number		integer PRIMARY KEY CHECK (number BETWEEN 1 AND 524287),
 	server		name NOT NULL UNIQUE,
 	same_locale	boolean NOT NULL,
-	added		timestamptz NOT NULL DEFAULT now()
+	added		timestamptz NOT NULL DEFAULT now(),
+	locale		text
 );
 COMMENT ON TABLE logq.partition IS
 	'partitions known to this coordinator; maintained by logq.add_partition() and logq.remove_partition()';
@@ -60,6 +61,8 @@ COMMENT ON COLUMN logq.partition.number IS
 COMMENT ON COLUMN logq.partition.server IS 'name of the foreign server';
 COMMENT ON COLUMN logq.partition.same_locale IS
 	'whether the partition sorts and folds the case of text as this database does';
+COMMENT ON COLUMN logq.partition.locale IS
+	'of this database, when that was found out: a dump may be restored into one with another';
 SELECT pg_catalog.pg_extension_config_dump('logq.partition', '');
 
 -- also a restored dump makes sessions read it again
@@ -457,6 +460,87 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION logq.add_partition(name, integer, interval) IS
 	'make a server of logq_fdw a partition, creating schema logq_store on it when it is missing; returns its number';
 REVOKE ALL ON FUNCTION logq.add_partition(name, integer, interval) FROM PUBLIC;
+
+-- One step to the next format of the store; format 2 had nothing of Kafka.
+-- What comes out is what logq.store_sql() makes.
+CREATE FUNCTION logq.store_upgrade_sql(from_format integer)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+SELECT CASE from_format WHEN 2 THEN $step$
+-- How far each Kafka partition has been taken in: this store has all rows that
+-- are routed to it of all messages before next_offset.  Moved in the
+-- transaction that writes the rows.  routing says by what and among which
+-- stores they were routed, for whoever has to finish what is half done.
+CREATE TABLE logq_store.kafka_offset (
+	cluster			text COLLATE "C" NOT NULL,	-- Kafka's own id of it
+	topic			text COLLATE "C" NOT NULL,
+	kafka_partition	integer NOT NULL,
+	next_offset		bigint NOT NULL,
+	routing			text NOT NULL,
+	moved_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (cluster, topic, kafka_partition)
+) WITH (fillfactor = 25);
+
+-- Messages, or records in them, that could not be made a row
+CREATE TABLE logq_store.dead_letter (
+	id				bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	received_at		timestamptz NOT NULL DEFAULT now(),
+	cluster			text NOT NULL,
+	topic			text NOT NULL,
+	kafka_partition	integer NOT NULL,
+	kafka_offset	bigint NOT NULL,
+	record			integer,			-- which one of the message it was, from 0: payload is that
+									-- one alone, as a message; NULL: payload is the message
+	ts				timestamptz,		-- of the message, by Kafka
+	key				bytea,
+	headers			bytea,
+	payload			bytea,
+	reason			text NOT NULL,
+	retried_at		timestamptz
+);
+
+-- Moves offsets on, if they are where the caller thinks: one who has been
+-- overtaken must not write.  To be called first in the transaction, as its row
+-- locks make others wait; they fail then.
+CREATE FUNCTION logq_store.move_offsets(on_cluster text, of_topic text, partitions integer[],
+	expected bigint[], next bigint[], routed text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $move$
+DECLARE
+	moved	integer;
+BEGIN
+	UPDATE logq_store.kafka_offset o
+		SET next_offset = m.next_offset, routing = routed, moved_at = clock_timestamp()
+		FROM unnest(partitions, expected, next) AS m(kafka_partition, expected, next_offset)
+		WHERE o.cluster = on_cluster AND o.topic = of_topic
+			AND o.kafka_partition = m.kafka_partition AND o.next_offset = m.expected;
+	GET DIAGNOSTICS moved = ROW_COUNT;
+	IF moved <> cardinality(partitions) THEN
+		RAISE EXCEPTION 'offsets of topic "%" are not where they are expected', of_topic
+			USING ERRCODE = 'LQ001',
+			DETAIL = 'Somebody else has moved them.';
+	END IF;
+END
+$move$;
+REVOKE ALL ON FUNCTION logq_store.move_offsets(text, text, integer[], bigint[], bigint[], text) FROM PUBLIC;
+UPDATE logq_store.store SET format = 3;
+$step$
+END
+$function$;
+COMMENT ON FUNCTION logq.store_upgrade_sql(integer) IS
+	'the SQL that logq.upgrade_store() runs on a partition whose store has this format, a step to a later one; NULL when there is none';
+
+CREATE FUNCTION logq.upgrade_store(server name)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'logq_upgrade_store'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.upgrade_store(name) IS
+	'bring the store of a partition to the format of this version; returns the format that it had';
+REVOKE ALL ON FUNCTION logq.upgrade_store(name) FROM PUBLIC;
 
 CREATE FUNCTION logq.remove_partition(server name, force boolean DEFAULT false)
 RETURNS void

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * partition.c
- *		logq.add_partition, logq.remove_partition and logq.partitions.
+ *		logq.add_partition, logq.upgrade_store, logq.remove_partition and
+ *		logq.partitions.
  *
  * A partition is a server of logq_fdw whose database has the schema
  * logq_store.  The store knows its own number, so any coordinator that is
@@ -11,6 +12,12 @@
  * Adding runs on the partition in a transaction of its own, before the local
  * row is written: should the local transaction roll back, an empty store
  * remains, and adding again finds it.  Removing never touches the partition.
+ *
+ * A store has a format number.  One of an older format is brought to ours by
+ * logq.upgrade_store alone: adding refuses it, as an older coordinator beside
+ * this one might still need it as it is.  All steps together are a transaction
+ * on the partition, as the store's owner and under the lock that adding takes
+ * too.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +47,7 @@
 
 PG_FUNCTION_INFO_V1(logq_add_partition);
 PG_FUNCTION_INFO_V1(logq_partition_changed);
+PG_FUNCTION_INFO_V1(logq_upgrade_store);
 PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
@@ -103,14 +111,22 @@ remote_value(LogqConn *conn, const char *sql)
 }
 
 /*
+ * How this database sorts and folds case.
+ */
+static char *
+local_locale(void)
+{
+	return local_value(logq_server_version() >= 170000 ?
+					   LOCALE_SQL_17 : LOCALE_SQL_15, 0, NULL, NULL);
+}
+
+/*
  * Does the partition sort and fold case as this database does?
  */
 static bool
 has_same_locale(LogqConn *conn)
 {
 	int			version = PQserverVersion(conn->pg);
-	const char *local_sql = logq_server_version() >= 170000 ?
-		LOCALE_SQL_17 : LOCALE_SQL_15;
 	const char *remote_sql = version >= 170000 ? LOCALE_SQL_17 :
 		version >= 150000 ? LOCALE_SQL_15 : LOCALE_SQL_13;
 	char	   *ours;
@@ -120,7 +136,7 @@ has_same_locale(LogqConn *conn)
 	if (version < 150000)
 		ours = local_value(LOCALE_SQL_13, 0, NULL, NULL);
 	else
-		ours = local_value(local_sql, 0, NULL, NULL);
+		ours = local_locale();
 	return ours != NULL && theirs != NULL && strcmp(ours, "unknown") != 0 &&
 		strcmp(ours, theirs) == 0;
 }
@@ -151,12 +167,76 @@ partition_server(const char *name)
 }
 
 /*
+ * Begin a transaction on the partition that is the only one to make a store or
+ * to change the format of one: several coordinators may want to at once.  A
+ * lock that is not to be had soon, now or later on, is an error, as searches
+ * would queue up behind us.
+ */
+static void
+begin_store_change(LogqConn *conn)
+{
+	PQclear(logq_conn_exec(conn, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+						   "SET LOCAL lock_timeout = '10s'; "
+						   "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('" LOGQ_STORE_SCHEMA "'))"));
+}
+
+/*
+ * The format of the partition's store.
+ */
+static int
+store_format(LogqConn *conn)
+{
+	char	   *format;
+
+	format = remote_value(conn, "SELECT format FROM " LOGQ_STORE_SCHEMA ".store");
+	if (format == NULL || atoi(format) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("store of partition \"%s\" has no valid format",
+						conn->name)));
+	return atoi(format);
+}
+
+/*
+ * Complain of a format that is not ours.  Only an older one that has a way to
+ * ours can be helped here.
+ */
+static void
+report_format(LogqConn *conn, int format, bool upgradable)
+{
+	const char *name = quote_literal_cstr(conn->name);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_ERROR),
+			 errmsg("store of partition \"%s\" has format %d, this version of logq knows %d",
+					conn->name, format, STORE_FORMAT),
+			 format > STORE_FORMAT ?
+			 errhint("Install a version of logq that knows this format, and run ALTER EXTENSION logq UPDATE.") :
+			 upgradable ?
+			 errhint("To upgrade it, run SELECT logq.upgrade_store(%s); other coordinators need this version of logq then, too.",
+					 name) :
+			 errhint("There is no way from this format to the present one; if the library is newer than the extension, run ALTER EXTENSION logq UPDATE first.")));
+}
+
+/*
+ * What brings a store from a format to a later one, or NULL.
+ */
+static char *
+upgrade_step(int format)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(format);
+
+	return local_value("SELECT logq.store_upgrade_sql($1)", 1, &type, &value);
+}
+
+/*
  * Make sure that the partition has a store, and return its number.
  */
 static int32
 prepare_store(LogqConn *conn, int32 wanted, const char *interval)
 {
-	char	   *format;
+	int			format;
 	char	   *value;
 	char	   *encoding;
 	int32		number;
@@ -171,9 +251,7 @@ prepare_store(LogqConn *conn, int32 wanted, const char *interval)
 						GetDatabaseEncodingName()),
 				 errhint("Use a database of the same encoding on the partition.")));
 
-	/* two coordinators may want to create the store at once */
-	PQclear(logq_conn_exec(conn, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-						   "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('" LOGQ_STORE_SCHEMA "'))"));
+	begin_store_change(conn);
 	value = remote_value(conn, "SELECT pg_catalog.to_regclass('" LOGQ_STORE_SCHEMA ".store')");
 	if (value == NULL)
 	{
@@ -186,13 +264,9 @@ prepare_store(LogqConn *conn, int32 wanted, const char *interval)
 						  0, NULL, NULL);
 		PQclear(logq_conn_exec(conn, sql));
 	}
-	format = remote_value(conn, "SELECT format FROM " LOGQ_STORE_SCHEMA ".store");
-	if (format == NULL || atoi(format) != STORE_FORMAT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("store of partition \"%s\" has format %s, this version of logq knows %d",
-						conn->name, format ? format : "(none)", STORE_FORMAT),
-				 errhint("Use a version of logq that knows this format.")));
+	format = store_format(conn);
+	if (format != STORE_FORMAT)
+		report_format(conn, format, format < STORE_FORMAT && upgrade_step(format) != NULL);
 	if (value != NULL && interval != NULL)
 		PQclear(logq_conn_exec(conn, psprintf("UPDATE " LOGQ_STORE_SCHEMA
 											  ".store SET segment_interval = %s",
@@ -254,8 +328,8 @@ logq_add_partition(PG_FUNCTION_ARGS)
 	int32		wanted = 0;
 	int32		number;
 	bool		same_locale;
-	Oid			types[3] = {INT4OID, NAMEOID, BOOLOID};
-	Datum		values[3];
+	Oid			types[4] = {INT4OID, NAMEOID, BOOLOID, TEXTOID};
+	Datum		values[4];
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -296,8 +370,9 @@ logq_add_partition(PG_FUNCTION_ARGS)
 						server->servername, number, other),
 				 errdetail("Either both servers lead to the same database, or the stores were created by coordinators that did not know of each other."),
 				 errhint("Compare the options of the two servers; in the other case create one of the stores anew with a number of its own.")));
-	(void) local_value("INSERT INTO logq.partition (number, server, same_locale) VALUES ($1, $2, $3)",
-					   3, types, values);
+	values[3] = CStringGetTextDatum(local_locale());
+	(void) local_value("INSERT INTO logq.partition (number, server, same_locale, locale) VALUES ($1, $2, $3, $4)",
+					   4, types, values);
 	(void) local_value("SELECT pg_catalog.setval('logq.partition_number', greatest($1, last_value)) FROM logq.partition_number",
 					   1, types, values);
 	logq_partitions_changed();
@@ -306,17 +381,131 @@ logq_add_partition(PG_FUNCTION_ARGS)
 }
 
 /*
- * Trigger on logq.partition: somebody else than the two functions above has
- * changed it, a restored dump perhaps.
+ * Bring the partition's store to our format, and return the one it had.
+ *
+ * What a step makes has to belong to the owner of the store, whoever calls:
+ * the coordinators' maintenance works as that role.
+ */
+static int
+run_upgrade(LogqConn *conn)
+{
+	char	   *owner;
+	char	   *sql;
+	int			format;
+	int			first;
+
+	begin_store_change(conn);
+	if (remote_value(conn, "SELECT pg_catalog.to_regclass('" LOGQ_STORE_SCHEMA ".store')") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("partition \"%s\" has no store", conn->name),
+				 errhint("Run SELECT logq.add_partition(%s), which makes one.",
+						 quote_literal_cstr(conn->name))));
+	first = format = store_format(conn);
+	if (format > STORE_FORMAT)
+		report_format(conn, format, false);
+	if (format == STORE_FORMAT)
+	{
+		PQclear(logq_conn_exec(conn, "COMMIT"));
+		return first;
+	}
+
+	owner = remote_value(conn, "SELECT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(relowner)) "
+						 "FROM pg_catalog.pg_class WHERE oid = '" LOGQ_STORE_SCHEMA ".store'::pg_catalog.regclass "
+						 "AND pg_catalog.pg_has_role(relowner, 'MEMBER')");
+	if (owner == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("user mapping for partition \"%s\" leads to a role that does not own its store",
+						conn->name),
+				 errhint("Call this as a role whose user mapping leads to the owner of the store.")));
+	PQclear(logq_conn_exec(conn, psprintf("SET LOCAL ROLE %s; LOCK TABLE " LOGQ_STORE_SCHEMA
+										  ".store IN SHARE ROW EXCLUSIVE MODE", owner)));
+
+	while (format < STORE_FORMAT)
+	{
+		int			before = format;
+
+		CHECK_FOR_INTERRUPTS();
+		sql = upgrade_step(format);
+		if (sql == NULL)
+			report_format(conn, format, false);
+		PQclear(logq_conn_exec(conn, sql));
+		format = store_format(conn);
+		if (format <= before || format > STORE_FORMAT)
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("upgrade of the store of partition \"%s\" led from format %d to %d",
+							conn->name, before, format)));
+	}
+	PQclear(logq_conn_exec(conn, "COMMIT"));
+	return first;
+}
+
+/*
+ * logq.upgrade_store(server) returns the format that its store had
+ *
+ * The server need not be a partition yet.  Its transaction there is committed
+ * whatever becomes of the one here; again, it finds nothing to do.
+ */
+Datum
+logq_upgrade_store(PG_FUNCTION_ARGS)
+{
+	ForeignServer *server = partition_server(NameStr(*PG_GETARG_NAME(0)));
+	LogqConn   *conn = logq_conn_acquire(server->serverid, GetUserId(), false);
+	volatile int format = 0;
+
+	PG_TRY();
+	{
+		logq_conn_wait_ready(conn);
+		format = run_upgrade(conn);
+	}
+	PG_CATCH();
+	{
+		/* whatever was begun there goes with the connection */
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	logq_conn_release(conn);
+	PG_RETURN_INT32(format);
+}
+
+/*
+ * Trigger on logq.partition: somebody else than the functions above may have
+ * changed it, a restored dump perhaps.  Its database may have another locale
+ * than the one in which partitions were found to have the same: conditions
+ * must not be sent any more, as they would mean something else there.
  */
 Datum
 logq_partition_changed(PG_FUNCTION_ARGS)
 {
+	Oid			type = TEXTOID;
+	Datum		locale;
+	TriggerEvent event;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by trigger manager",
 						"partition_changed")));
+	event = ((TriggerData *) fcinfo->context)->tg_event;
+	if (TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event))
+	{
+		locale = CStringGetTextDatum(local_locale());
+		/* an UPDATE, even of nothing, calls us again */
+		if (local_value("SELECT 1 FROM logq.partition WHERE same_locale AND locale IS DISTINCT FROM $1",
+						1, &type, &locale) != NULL)
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("partitions were added in a database of another locale"),
+					 errdetail("Conditions that depend on the locale are not sent to partitions."),
+					 errhint("Once the servers can be reached, remove each partition with logq.remove_partition(server, true), and add it again.")));
+			(void) local_value("UPDATE logq.partition SET same_locale = false WHERE same_locale AND locale IS DISTINCT FROM $1",
+							   1, &type, &locale);
+		}
+	}
 	logq_partitions_changed();
 	return PointerGetDatum(NULL);
 }
@@ -332,7 +521,8 @@ logq_partition_changed(PG_FUNCTION_ARGS)
 	"+ (SELECT coalesce(sum(c.n), 0) FROM " LOGQ_STORE_SCHEMA ".segment s, " \
 	"LATERAL (SELECT count(*) AS n FROM " LOGQ_STORE_SCHEMA ".log l WHERE l.ts >= s.lower AND l.ts < s.upper) c " \
 	"WHERE s.state <> 'sealed')::bigint, " \
-	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment)"
+	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment), " \
+	"(SELECT format FROM " LOGQ_STORE_SCHEMA ".store)"
 
 /*
  * Number of rows on a partition, those of this transaction included.
@@ -410,6 +600,7 @@ typedef struct StatusProbe
 	char	   *failure;		/* why it has no answer */
 	char	   *rows;
 	char	   *segments;
+	int			format;
 	bool		done;
 } StatusProbe;
 
@@ -506,6 +697,7 @@ advance_probe(StatusProbe *probe)
 		{
 			probe->rows = pstrdup(PQgetvalue(res, 0, 0));
 			probe->segments = pstrdup(PQgetvalue(res, 0, 1));
+			probe->format = atoi(PQgetvalue(res, 0, 2));
 		}
 		else
 		{
@@ -647,8 +839,14 @@ logq_partition_status(PG_FUNCTION_ARGS)
 			values[3] = Int64GetDatum(strtoll(probe->rows, NULL, 10));
 			values[4] = Int32GetDatum(atoi(probe->segments));
 			nulls[3] = nulls[4] = false;
+			if (probe->format != STORE_FORMAT)
+				probe->failure =
+					psprintf("its store has format %d, this version of logq knows %d%s",
+							 probe->format, STORE_FORMAT,
+							 probe->format < STORE_FORMAT ?
+							 "; see logq.upgrade_store()" : "");
 		}
-		else if (probe->failure != NULL)
+		if (probe->failure != NULL)
 		{
 			values[6] = CStringGetTextDatum(probe->failure);
 			nulls[6] = false;
