@@ -635,6 +635,7 @@ CREATE VIEW logq.stat_admission AS
 	FROM logq.admission_status();
 COMMENT ON VIEW logq.stat_admission IS
 	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
+GRANT SELECT ON logq.stat_admission TO PUBLIC;
 
 -- ---------------------------------------------------------------------
 -- Cache

@@ -248,8 +248,8 @@ logq_connect_doubt(LogqConn *conn)
 /*
  * Why libpq could not connect, palloc'd, without the names of files on this
  * server: who may only read is told that a key cannot be used, not where keys
- * lie.  They come from options that not everybody sees, or from the home of the
- * server's user.  The server log gets it all.
+ * lie.  They come from options that not everybody sees, or from the home of
+ * the server's user.  The server log gets it all.
  */
 char *
 logq_connect_reason(LogqConn *conn, const char *why)

@@ -91,6 +91,7 @@ my $bounds = 'start_time timestamp with time zone, end_time timestamp with time 
 
 has_rights('PUBLIC', [
 	'table stat_cache SELECT',			# totals; the reason is for pg_read_all_stats
+	'table stat_admission SELECT',		# nothing without the function behind it
 	map { "function $_ EXECUTE" }
 	# read logq.logs as the caller
 	"context(id bigint, before bigint, after bigint)",
