@@ -4,6 +4,35 @@
 \echo Use "CREATE EXTENSION logq" to load this file. \quit
 
 -- ---------------------------------------------------------------------
+-- Roles to grant.  They belong to the whole server and so to no extension: other
+-- databases may use them, and DROP EXTENSION leaves them.  The rights that they
+-- have here are at the end of this file.
+-- ---------------------------------------------------------------------
+
+DO $roles$
+DECLARE
+	role_name	name;
+	there		record;
+BEGIN
+	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin}'::pg_catalog.name[] LOOP
+		BEGIN
+			SELECT rolcanlogin, rolsuper INTO there FROM pg_catalog.pg_roles
+				WHERE rolname OPERATOR(pg_catalog.=) role_name;
+			IF NOT FOUND THEN
+				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+			ELSIF there.rolcanlogin OR there.rolsuper THEN
+				RAISE WARNING USING
+					MESSAGE = pg_catalog.format('role "%s" was there before, and is more than a role to grant', role_name),
+					HINT = 'It gets the rights that logq gives to this name.  Alter it to NOLOGIN NOSUPERUSER if it is not meant for something else.';
+			END IF;
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN
+			NULL;				-- another database was quicker
+		END;
+	END LOOP;
+END
+$roles$;
+
+-- ---------------------------------------------------------------------
 -- Foreign data wrapper, and the one server on which the log table lies.
 -- Partitions are further servers of the same wrapper.
 -- ---------------------------------------------------------------------
@@ -1938,3 +1967,43 @@ AS 'MODULE_PATHNAME', 'logq_cache_clear' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION logq.cache_clear() IS
 	'removes all that is cached in memory and in Redis, and returns how many values that were; fails when Redis cannot be reached, with the memory cleared';
 REVOKE ALL ON FUNCTION logq.cache_clear() FROM PUBLIC;
+
+-- ---------------------------------------------------------------------
+-- Rights.  What is granted to PUBLIC by default and not revoked above computes
+-- from its arguments, or reads as the caller.  test/t/043_rights.pl has the list
+-- of it, and of what each role may do.  A view checks the rights on a function
+-- against who reads the view, hence both.
+-- ---------------------------------------------------------------------
+
+GRANT USAGE ON SCHEMA logq TO logq_reader, logq_writer, logq_admin, pg_monitor;
+
+GRANT SELECT ON logq.logs, logq.grafana_logs, logq.grafana_annotations, logq.grafana_missing
+	TO logq_reader;
+
+GRANT INSERT ON logq.logs TO logq_writer;
+
+-- how things are, without a row of anybody's logs
+GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest
+	TO logq_admin, pg_monitor;
+GRANT EXECUTE ON FUNCTION logq.admission_status(), logq.server_status(), logq.ingest_status(),
+	logq.catalog_status() TO logq_admin, pg_monitor;
+
+GRANT USAGE ON FOREIGN DATA WRAPPER logq_fdw TO logq_admin;
+GRANT SELECT ON logq.partition, logq.partitions, logq.segments, logq.topic, logq.dead_letters
+	TO logq_admin;
+GRANT EXECUTE ON FUNCTION
+	logq.add_partition(name, integer, interval),
+	logq.remove_partition(name, boolean),
+	logq.partition_status(),
+	logq.refresh_catalog(name),
+	logq.seal(name, name, timestamptz),
+	logq.set_retention(interval, name),
+	logq.add_topic(text, text, text, jsonb),
+	logq.remove_topic(text),
+	logq.pause_topic(text),
+	logq.resume_topic(text),
+	logq.dead_letter_list(),
+	logq.retry_dead_letters(text),
+	logq.cache_clear(),
+	logq.cache_reset_stats()
+	TO logq_admin;

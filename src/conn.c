@@ -477,7 +477,7 @@ logq_conn_acquire_server(Oid serverid, Oid userid, const LogqServer *at,
 static void
 connect_failed(LogqConn *conn, char **failure, const char *why)
 {
-	char	   *reason = pchomp(why);
+	char	   *reason = logq_connect_reason(conn, why);
 
 	conn->state = LOGQ_CONN_BROKEN;
 	logq_connect_doubt(conn);
@@ -490,7 +490,7 @@ connect_failed(LogqConn *conn, char **failure, const char *why)
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			 errmsg("could not connect to partition \"%s\"", conn->name),
 			 errdetail_internal("%s", reason),
-			 errhint("See the view \"logq.partitions\" for the state of all partitions.")));
+			 errhint("%s", logq_connect_hint(reason))));
 }
 
 /*

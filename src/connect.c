@@ -242,3 +242,54 @@ logq_connect_doubt(LogqConn *conn)
 			logq_resolve_doubt(o->val);
 	PQconninfoFree(options);
 }
+
+/* ---------- failures ---------- */
+
+/*
+ * Why libpq could not connect, palloc'd, without the names of files on this
+ * server: who may only read is told that a key cannot be used, not where keys
+ * lie.  They come from options that not everybody sees, or from the home of
+ * the server's user.  The server log gets it all.
+ */
+char *
+logq_connect_reason(LogqConn *conn, const char *why)
+{
+	static const char word[] = "file \"/";
+	StringInfoData text;
+	const char *rest = why;
+	const char *p;
+	const char *end;
+
+	initStringInfo(&text);
+	while ((p = strstr(rest, word)) != NULL &&
+		   (end = strchr(p + strlen(word), '"')) != NULL)
+	{
+		appendBinaryStringInfo(&text, rest, p - rest);
+		appendStringInfoString(&text, "file");
+		rest = end + 1;
+	}
+	if (rest != why)
+		ereport(LOG_SERVER_ONLY,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("could not connect to partition \"%s\"", conn->name),
+				 errdetail_internal("%s", pchomp(why))));
+	appendStringInfoString(&text, rest);
+	while (text.len > 0 && text.data[text.len - 1] == '\n')
+		text.data[--text.len] = '\0';
+	return text.data;
+}
+
+/*
+ * What to do about it.
+ */
+const char *
+logq_connect_hint(const char *reason)
+{
+	if (strstr(reason, "certificate") != NULL ||
+		strstr(reason, "private key") != NULL ||
+		strstr(reason, "SSL") != NULL)
+		return "Check the options sslmode, sslrootcert and host of the server, and the certificate of the partition; the server log says which files were looked for.";
+	if (strstr(reason, "authentication failed") != NULL)
+		return "Check user and password of the user mapping for the server.";
+	return "See the view \"logq.partitions\" for the state of all partitions.";
+}

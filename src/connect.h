@@ -25,5 +25,8 @@ extern bool logq_connect_look_up(LogqConn *conn, uint32 *events, char **why);
 extern void logq_connect_end_look_up(LogqConn *conn);
 /* connecting has failed: have the names looked up again */
 extern void logq_connect_doubt(LogqConn *conn);
+/* why it has failed, palloc'd, for anybody to read, and what to do about it */
+extern char *logq_connect_reason(LogqConn *conn, const char *why);
+extern const char *logq_connect_hint(const char *reason);
 
 #endif							/* LOGQ_CONNECT_H */

@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "connect.h"
 #include "stream.h"
 
 #include "miscadmin.h"
@@ -335,7 +336,7 @@ logq_stream_connect_failed(LogqStream *stream, const char *reason)
 							   strcspn(failure->detail, "\n"));
 	failure->message = psprintf("could not connect to partition \"%s\"",
 								stream->part->name);
-	failure->hint = "See the view \"logq.partitions\" for the state of all partitions.";
+	failure->hint = pstrdup(logq_connect_hint(failure->detail));
 	MemoryContextSwitchTo(old);
 	logq_stream_failed(stream, failure, fault);
 }

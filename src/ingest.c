@@ -590,7 +590,7 @@ logq_ingest_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(MyBgworkerEntry->bgw_extra, NULL, 0);
+	logq_worker_connect_database();
 	if (!logq_ingest_register(topic_number))
 		proc_exit(0);
 	logq_worker_session("logq ingest");
@@ -613,7 +613,8 @@ logq_ingest_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			if (!logq_worker_wanted(MyBgworkerEntry->bgw_extra))
+			if (!logq_worker_wanted(MyBgworkerEntry->bgw_extra) ||
+				logq_worker_role_changed())
 				end_worker();
 			settings_at = 0;
 			/* perhaps that was what it took */

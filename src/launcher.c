@@ -57,6 +57,9 @@ typedef struct Database
 
 static List *databases = NIL;
 
+/* whom this worker has connected as; empty: the bootstrap superuser */
+static char role_in_use[NAMEDATALEN] = "";
+
 /*
  * Names in logq.databases, as a list of char *, palloc'd.  False: it is not a
  * list of names.
@@ -202,6 +205,27 @@ logq_start_worker(LogqWorkerKind kind, const char *database_name,
 	}
 	MemoryContextSwitchTo(old);
 	return handle;
+}
+
+/*
+ * Connect to the database whose name the worker was given, as
+ * logq.worker_role.  A role that cannot be is the end of the worker; it is
+ * tried again like any that has ended.
+ */
+void
+logq_worker_connect_database(void)
+{
+	strlcpy(role_in_use, logq_worker_role, sizeof(role_in_use));
+	BackgroundWorkerInitializeConnection(MyBgworkerEntry->bgw_extra,
+										 role_in_use[0] != '\0' ?
+										 role_in_use : NULL, 0);
+}
+
+/* See maintain.h. */
+bool
+logq_worker_role_changed(void)
+{
+	return strcmp(role_in_use, logq_worker_role) != 0;
 }
 
 /*
@@ -374,6 +398,9 @@ read_setting(void)
 			MemoryContextSwitchTo(old);
 		}
 		db->wanted = true;
+		/* perhaps that was what it took */
+		db->backoff = RESTART_MS;
+		db->retry_at = 0;
 	}
 
 	foreach(lc, databases)

@@ -53,6 +53,7 @@ bool		logq_enable_segment_pruning = true;
 bool		logq_enable_content_pruning = true;
 bool		logq_enable_aggregate_pushdown = true;
 bool		logq_use_rollups = true;
+char	   *logq_worker_role = NULL;
 bool		logq_strict_pruning = false;
 int			logq_catalog_max_age = 1000;
 int			logq_catalog_memory = 64 * 1024;
@@ -335,6 +336,11 @@ _PG_init(void)
 	define_switch("logq.use_rollups",
 				  "Takes counts of sealed segments from rollups instead of rows.",
 				  &logq_use_rollups);
+	DefineCustomStringVariable("logq.worker_role",
+							   "Sets the role that background workers are on this server.",
+							   "It must be able to log in.  Empty is the bootstrap superuser.",
+							   &logq_worker_role, "", PGC_SIGHUP,
+							   0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("logq");
 
 	logq_shmem_init();

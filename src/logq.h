@@ -200,6 +200,7 @@ extern bool logq_enable_segment_pruning;
 extern bool logq_enable_content_pruning;
 extern bool logq_enable_aggregate_pushdown;
 extern bool logq_use_rollups;
+extern char *logq_worker_role;
 extern bool logq_strict_pruning;
 extern int	logq_catalog_max_age;	/* ms */
 extern int	logq_catalog_memory;	/* kB, of one backend */

@@ -77,6 +77,10 @@ extern struct BackgroundWorkerHandle *logq_start_worker(LogqWorkerKind kind,
 														const char *database_name,
 														Datum arg);
 /* settings of a worker's session */
+/* connect to the worker's database, as logq.worker_role */
+extern void logq_worker_connect_database(void);
+/* ... which is another one by now, after the configuration was read again */
+extern bool logq_worker_role_changed(void);
 extern void logq_worker_session(const char *name);
 /* call function(arg) in a transaction; the error is returned, in cxt */
 extern ErrorData *logq_worker_transaction(void (*function) (void *arg),

@@ -23,11 +23,13 @@
  */
 #include "postgres.h"
 
+#include "contents.h"
 #include "health.h"
 #include "maintain.h"
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
@@ -41,6 +43,7 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -75,12 +78,40 @@ PG_FUNCTION_INFO_V1(logq_partition_status);
 /*
  * The first value of a query on this coordinator, in the caller's memory, or
  * NULL.
+ *
+ * It runs as the owner of logq.partition, as whoever may call our functions
+ * need not have rights on the table, and where no operators of the caller's
+ * get in its way.  An error's rollback undoes both.
  */
 static char *
 local_value(const char *sql, int nargs, Oid *types, Datum *values)
 {
 	MemoryContext old = CurrentMemoryContext;
+	HeapTuple	tuple;
+	Oid			owner;
+	Oid			save_user;
+	int			save_context;
+	int			save_nestlevel;
 	char	   *value = NULL;
+
+	tuple = SearchSysCache1(RELOID,
+							ObjectIdGetDatum(logq_relation_oid("partition")));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"logq.partition\" does not exist"),
+				 errhint("Run CREATE EXTENSION logq in this database.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	save_nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(owner, save_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
 
 	SPI_connect();
 	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) < 0)
@@ -92,6 +123,9 @@ local_value(const char *sql, int nargs, Oid *types, Datum *values)
 			value = MemoryContextStrdup(old, value);
 	}
 	SPI_finish();
+
+	SetUserIdAndSecContext(save_user, save_context);
+	AtEOXact_GUC(true, save_nestlevel);
 	return value;
 }
 

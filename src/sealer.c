@@ -192,8 +192,7 @@ logq_sealer_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
-											  InvalidOid, 0);
+	logq_worker_connect_database();
 	if (!logq_register_worker(LOGQ_WORKER_SEALER, ""))
 		proc_exit(0);
 	logq_worker_session("logq sealer");

@@ -17,8 +17,8 @@
  *
  * It acts towards a partition as the owner of the server object, with the
  * owner's user mapping and the password rules for the owner.  In its own
- * database it is the superuser that a background worker is, and touches
- * nothing but logq's tables.
+ * database it is logq.worker_role, or the superuser that a background worker
+ * is without it, and touches nothing but logq's tables, as their owner.
  *
  * Failure cases: a partition's trouble is caught, shown in
  * logq.catalog_status(), logged once, and tried again after one second to
@@ -874,7 +874,7 @@ start_sealer(TimestampTz now)
 
 	sealer_wanted = false;		/* until the next look at the partitions */
 	sealer = logq_start_worker(LOGQ_WORKER_SEALER, MyBgworkerEntry->bgw_extra,
-							   ObjectIdGetDatum(MyDatabaseId));
+							   (Datum) 0);
 	sealer_at = TimestampTzPlusMilliseconds(now, sealer != NULL ?
 											MIN_CHECK_MS : SEAL_PAUSE_MS);
 }
@@ -947,7 +947,8 @@ reload(void)
 	ListCell   *lc;
 
 	ProcessConfigFile(PGC_SIGHUP);
-	if (!logq_worker_wanted(MyBgworkerEntry->bgw_extra))
+	if (!logq_worker_wanted(MyBgworkerEntry->bgw_extra) ||
+		logq_worker_role_changed())
 		proc_exit(0);
 	foreach(lc, watches)
 	{
@@ -970,7 +971,7 @@ logq_maintenance_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(MyBgworkerEntry->bgw_extra, NULL, 0);
+	logq_worker_connect_database();
 	if (!logq_register_worker(LOGQ_WORKER_MAINTENANCE,
 							  MyBgworkerEntry->bgw_extra))
 		ereport(FATAL,
