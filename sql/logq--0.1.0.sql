@@ -1986,7 +1986,8 @@ GRANT INSERT ON logq.logs TO logq_writer;
 GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest
 	TO logq_admin, pg_monitor;
 GRANT EXECUTE ON FUNCTION logq.admission_status(), logq.server_status(), logq.ingest_status(),
-	logq.catalog_status() TO logq_admin, pg_monitor;
+	logq.catalog_status(), logq.health(interval, interval, bigint, interval, float8), logq.stats()
+	TO logq_admin, pg_monitor;
 
 GRANT USAGE ON FOREIGN DATA WRAPPER logq_fdw TO logq_admin;
 GRANT SELECT ON logq.partition, logq.partitions, logq.segments, logq.topic, logq.dead_letters
@@ -2005,5 +2006,7 @@ GRANT EXECUTE ON FUNCTION
 	logq.dead_letter_list(),
 	logq.retry_dead_letters(text),
 	logq.cache_clear(),
-	logq.cache_reset_stats()
+	logq.cache_reset_stats(),
+	logq.reset_stats(),
+	logq.upgrade_store(name)
 	TO logq_admin;

@@ -64,7 +64,7 @@ WITH obj(kind, name, acl) AS (
 	SELECT 'server', srvname, coalesce(srvacl, acldefault('S', srvowner))
 	FROM pg_foreign_server
 )
-SELECT kind || ' ' || regexp_replace(name, '\\(OUT .*\\)', '()') || ' ' || a.privilege_type
+SELECT kind || ' ' || regexp_replace(name, '(, )?\\mOUT .*\\)', ')') || ' ' || a.privilege_type
 FROM obj, aclexplode(acl) a
 WHERE a.grantee = $grantee
 SQL
@@ -92,6 +92,7 @@ my $bounds = 'start_time timestamp with time zone, end_time timestamp with time 
 has_rights('PUBLIC', [
 	'table stat_cache SELECT',			# totals; the reason is for pg_read_all_stats
 	'table stat_admission SELECT',		# nothing without the function behind it
+	'table stat_queries SELECT', 'table slow_queries SELECT',	# texts are for their own roles
 	map { "function $_ EXECUTE" }
 	# read logq.logs as the caller
 	"context(id bigint, before bigint, after bigint)",
@@ -103,7 +104,7 @@ has_rights('PUBLIC', [
 	"search($bounds, $search, max_rows bigint)",
 	"tail(after text, max_rows bigint, settle interval, last_rows bigint, $search)",
 	# of the caller's session, and totals
-	'last_query()', 'cache_status()',
+	'last_query()', 'cache_status()', 'query_status()', 'query_histogram()', 'slow_query_status()',
 	# compute from their arguments alone
 	'approx_count_distinct(bigint)', 'approx_count_distinct(text)',
 	'approx_count_distinct_merge(bucket integer, least_rest bigint)',
@@ -131,7 +132,7 @@ has_rights('PUBLIC', [
 	'percentile_serialize(internal)', 'quantile_add(internal, double precision[])',
 	'quantile_cont(internal, double precision)', 'quantile_disc(internal, double precision)',
 	'require(condition boolean, message text, hint text)', 'step_unit(step interval)',
-	'store_sql(number integer, segment_interval interval)',
+	'store_sql(number integer, segment_interval interval)', 'store_upgrade_sql(from_format integer)',
 ], 'what everybody may do');
 
 has_rights('logq_reader', [
@@ -142,7 +143,8 @@ has_rights('logq_writer', [ 'schema logq USAGE', 'table logs INSERT' ], 'writers
 
 my @monitor = ('schema logq USAGE',
 	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest)),
-	map({ "function $_() EXECUTE" } qw(admission_status server_status ingest_status catalog_status)));
+	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status stats)),
+		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision)'));
 
 has_rights('pg_monitor', \@monitor, 'those who monitor');
 has_rights('logq_admin', [
@@ -155,7 +157,7 @@ has_rights('logq_admin', [
 	'set_retention(retention interval, partition name)',
 	'add_topic(name text, brokers text, format text, options jsonb)',
 	map({ "$_\_topic(name text)" } qw(remove pause resume)),
-	'dead_letter_list()', 'cache_clear()', 'cache_reset_stats()',
+	'dead_letter_list()', 'cache_clear()', 'cache_reset_stats()', 'reset_stats()', 'upgrade_store(server name)',
 	grep { /^(seal|retry_dead_letters)\(/ } split /\n/, $c->sql(<<'SQL')
 SELECT proname || '(' || pg_get_function_identity_arguments(oid) || ')'
 FROM pg_proc WHERE pronamespace = 'logq'::regnamespace
@@ -282,8 +284,8 @@ SQL
 is($c->sql(sprintf $unsafe, 'logq'), '', 'functions here have a pinned search_path, or are parsed already');
 is($c->on('p1', sprintf($unsafe, 'logq_store') =~ s/ AND p\.prosqlbody IS NULL//r), '',
 	'and so have those on partitions');
-is($c->sql(q{SELECT count(*) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace AND prosecdef}), 0,
-	'none runs as its owner here');
+is($c->sql(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace AND prosecdef}),
+	'health stats', 'these alone run as their owner here');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq_store'::regnamespace AND prosecdef}),
 	'make_segment reopen_now reopen_segment', 'and on a partition those three');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'logq_store'::regnamespace AND a.grantee = 0}),
