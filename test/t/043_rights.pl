@@ -64,7 +64,7 @@ WITH obj(kind, name, acl) AS (
 	SELECT 'server', srvname, coalesce(srvacl, acldefault('S', srvowner))
 	FROM pg_foreign_server
 )
-SELECT kind || ' ' || regexp_replace(name, '(, )?\\mOUT .*\\)', ')') || ' ' || a.privilege_type
+SELECT kind || ' ' || regexp_replace(name, '\\(OUT .*\\)', '()') || ' ' || a.privilege_type
 FROM obj, aclexplode(acl) a
 WHERE a.grantee = $grantee
 SQL
@@ -144,7 +144,8 @@ has_rights('logq_writer', [ 'schema logq USAGE', 'table logs INSERT' ], 'writers
 my @monitor = ('schema logq USAGE',
 	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest)),
 	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status stats)),
-		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision)'));
+		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision, '
+		. 'OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)'));
 
 has_rights('pg_monitor', \@monitor, 'those who monitor');
 has_rights('logq_admin', [
