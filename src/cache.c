@@ -420,39 +420,26 @@ is_look_up(LogqScanState *state)
 }
 
 /*
- * See cacherun.h.  Call with run_cxt current.
+ * See cacherun.h.  Streams that need all of their fragments choose them here,
+ * so that they are looked up together.
  */
 void
 logq_cache_begin_run(LogqScanState *state)
 {
 	LogqCacheRun *run = &state->cache;
+	bool		all = state->order == 0 || state->request.bound < 0;
 
-	run->used = run->collecting = false;
-	run->held = 0;
-	run->collected = NULL;
-	run->ncollected = run->collected_size = 0;
 	if (logq_cache == LOGQ_CACHE_OFF ||
-		(!logq_hot_available() && !logq_redis_usable()))
+		(!logq_hot_available() && !logq_redis_usable()) ||
+		is_look_up(state))
 		return;
 	run->state = state;
 	run->cxt = state->run_cxt;
 	run->canon.text = NULL;
+	run->held = 0;
+	run->collected = NULL;
+	run->ncollected = run->collected_size = 0;
 	run->reads = logq_cache == LOGQ_CACHE_ON;
-	run->used = !is_look_up(state);
-}
-
-/*
- * See cacherun.h.  Streams that need all of their fragments choose them here,
- * so that they are looked up together.
- */
-void
-logq_cache_begin_streams(LogqScanState *state)
-{
-	LogqCacheRun *run = &state->cache;
-	bool		all = state->order == 0 || state->request.bound < 0;
-
-	if (!run->used)
-		return;
 	run->collecting = all && run->reads && logq_redis_usable();
 	for (int i = 0; i < state->nstreams; i++)
 	{
@@ -488,7 +475,6 @@ logq_cache_forget_run(LogqScanState *state)
 			logq_redis_forget(lookup->redis);
 		lookup->redis = NULL;
 	}
-	state->cache.used = false;
 }
 
 void

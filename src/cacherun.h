@@ -51,7 +51,6 @@ typedef struct LogqCacheLookup
 /* The cache, for one run of a scan */
 typedef struct LogqCacheRun
 {
-	bool		used;
 	bool		reads;			/* else all is asked anew, and stored */
 	bool		collecting;		/* look-ups of all streams go together */
 	struct LogqScanState *state;
@@ -74,10 +73,11 @@ extern void logq_cache_keys(LogqStream *stream, int from, int to);
 
 /* ---------- cache.c ---------- */
 
-/* a run begins; its parameters have values */
+/*
+ * A run begins: its parameters have values, and its streams have been set up.
+ * Those that can use the cache do.  Call with run_cxt current.
+ */
 extern void logq_cache_begin_run(struct LogqScanState *state);
-/* and its streams have been set up: those that can use it do */
-extern void logq_cache_begin_streams(struct LogqScanState *state);
 /* no value is written to memory of the run any more; never throws */
 extern void logq_cache_forget_run(struct LogqScanState *state);
 /* a look-up is under way, which may be waited for */

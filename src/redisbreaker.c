@@ -15,8 +15,9 @@
  * not have it flap.  The same for writing, where one value is let through.
  *
  * Whoever changes the state under the lock writes the one line to the log, when
- * the lock is released; what statement that was in says nothing.  The lock protects all entries; it is held for a few
- * instructions, no other is taken under it, and nothing here throws.
+ * the lock is released; what statement that was in says nothing.  The lock
+ * protects all entries; it is held for a few instructions, no other is taken
+ * under it, and nothing here throws.
  *
  * Failure cases: a session that ends, or forgets its probe: another may try
  * when the time of the probe is over.  Without shared memory (the library was

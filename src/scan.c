@@ -717,7 +717,6 @@ start_run(LogqScanState *state)
 	}
 	old = MemoryContextSwitchTo(state->run_cxt);
 	logq_cache_begin_run(state);
-	logq_cache_begin_streams(state);
 	MemoryContextSwitchTo(old);
 	logq_merge_init(&state->merge, state->merge_entries, state->nstreams,
 					state->order < 0);
