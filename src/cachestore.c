@@ -70,6 +70,7 @@ logq_cache_begin_fragment(LogqStream *stream)
 		kept->current &&
 		next < stream->batch_end &&
 		stream->fragments[next].cached != NULL &&
+		stream->fragments[next].cached->wanted &&
 		!(stream->resume && stream->batch_done == 0);
 	if (!kept->keeping)
 		return;
@@ -118,17 +119,14 @@ logq_cache_keep(LogqStream *stream, const char *data, int len)
  * Is what was gathered worth storing?
  */
 static bool
-is_worth_storing(const LogqCached *cached, int64 cost, int64 bytes)
+is_worth_storing(int64 cost, int64 bytes)
 {
 	/* for tests, and for whoever wants all */
-	if (logq_cache_min_cost == 0)
+	if (logq_cache_min_cost == 0 ||
+		cost >= logq_cache_min_cost * 1000 + bytes * 1000 / BYTES_PER_MS)
 		return true;
-	if (cost < logq_cache_min_cost * 1000 + bytes * 1000 / BYTES_PER_MS)
-	{
-		logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_TOO_CHEAP, 1);
-		return false;
-	}
-	return cached->wanted;
+	logq_cache_count(LOGQ_CACHE_MEMORY, LOGQ_CACHE_TOO_CHEAP, 1);
+	return false;
 }
 
 /*
@@ -199,7 +197,7 @@ logq_cache_end_fragment(LogqStream *stream)
 	limit = at == stream->batch_end - 1 ? stream->batch_limit : kept->limit;
 	whole = limit < 0 || stream->fragment_rows < limit;
 	if ((whole || (stream->request->ordered && stream->fragment_rows > 0)) &&
-		is_worth_storing(stream->fragments[at].cached, cost, kept->data.len))
+		is_worth_storing(cost, kept->data.len))
 		store(stream, stream->fragments[at].cached, whole, cost);
 	stop_keeping(stream);
 }
