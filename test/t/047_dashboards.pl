@@ -57,6 +57,19 @@ foreach my $uid (sort keys %$boards)
 	}
 }
 
+# Variables, as Grafana writes them
+foreach (
+	[ '$v', q{a'b}, q{a''b} ], [ '$v', [ 'a', q{b'c} ], q{'a','b''c'} ], [ '${v}', [], '' ], [ '[[v]]', 'x', 'x' ],
+	[ '${v:sqlstring}', q{a'b}, q{'a''b'} ], [ '${v:sqlstring}', [ 'a', q{b'c} ], q{'a','b''c'} ], [ '${v:sqlstring}', '', q{''} ],
+	[ '${v:sqlstring}', \q{'__all__'}, q{'__all__'} ], [ '$v', \'.*', '.*' ], [ '${v:csv}', [ 'a', 'b' ], 'a,b' ], [ '${v:raw}', q{a'b}, q{a'b} ],
+	[ '${v:raw}', [ 'a', 'b' ], 'a,b' ], [ '[[v:pipe]]', [ 'a', 'b' ], 'a|b' ], [ '${v:singlequote}', q{a'b}, q{'a\\'b'} ],
+	[ '${v:doublequote}', [ 'a"b', 'c' ], '"a\\"b","c"' ], [ '$v $vv ${w:raw}', '$v ${v:raw}', '$v ${v:raw} $vv ${w:raw}' ])
+{
+	my ($raw, $value, $wanted) = @$_;
+
+	is(LogqGrafana::interpolate($raw, { v => $value }), $wanted, "variables: $raw is $wanted");
+}
+
 # ---------- provisioning ----------
 
 {
@@ -174,6 +187,7 @@ my @settings = (
 	[ 'those with quotes', 'four hours', { key => q{it's}, value => [q{a 'value'}] }, 1 ],
 	[ 'all at once', 'a week', { level => [ 'ERROR', 'INFO' ], service => [ 'web', 'auth' ], partition => ['p1'], search => 'IN', regex => '[0-9]', key => 'status', value => ['201'] }, 1 ],
 	[ 'who tries to break out', 'four hours', { map { $_ => q{'); DROP TABLE local.logs; --} } qw(search regex trace_id key) }, 0 ],
+	[ 'names of variables', 'four hours', { search => '$level ${service:raw} [[key]] $__timeFrom' }, 0 ],
 	[ 'and in lists', 'four hours', { map { $_ => [ q{') OR true OR level IN ('}, q{\\'} ] } qw(level service partition value) }, 0 ]);
 
 foreach (@settings)
