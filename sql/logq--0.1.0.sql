@@ -12,14 +12,31 @@
 DO $roles$
 DECLARE
 	role_name	name;
+	attribute	text;
 	there		record;
 BEGIN
-	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin}'::pg_catalog.name[] LOOP
+	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin,logq_worker}'::pg_catalog.name[] LOOP
+		-- before 17, a background worker cannot be a role that may not log in
+		attribute := CASE WHEN role_name OPERATOR(pg_catalog.=) 'logq_worker'
+				AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+					OPERATOR(pg_catalog.<) 170000
+			THEN 'LOGIN' ELSE 'NOLOGIN' END;
 		BEGIN
 			SELECT rolcanlogin, rolsuper INTO there FROM pg_catalog.pg_roles
 				WHERE rolname OPERATOR(pg_catalog.=) role_name;
 			IF NOT FOUND THEN
-				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+				EXECUTE pg_catalog.format('CREATE ROLE %I %s', role_name, attribute);
+			ELSIF role_name OPERATOR(pg_catalog.=) 'logq_worker' THEN
+				IF there.rolsuper THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and is a superuser', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to NOSUPERUSER if it is not meant for something else.';
+				END IF;
+				IF NOT there.rolcanlogin AND attribute OPERATOR(pg_catalog.=) 'LOGIN' THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and cannot log in', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to LOGIN, without a password.';
+				END IF;
 			ELSIF there.rolcanlogin OR there.rolsuper THEN
 				RAISE WARNING USING
 					MESSAGE = pg_catalog.format('role "%s" was there before, and is more than a role to grant', role_name),
@@ -29,6 +46,10 @@ BEGIN
 			NULL;				-- another database was quicker
 		END;
 	END LOOP;
+	-- all that it needs, and mostly everybody has it
+	IF NOT pg_catalog.has_database_privilege('logq_worker', pg_catalog.current_database(), 'CONNECT') THEN
+		EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO logq_worker', pg_catalog.current_database());
+	END IF;
 END
 $roles$;
 
@@ -1051,6 +1072,16 @@ WITH setting AS MATERIALIZED (
 	SELECT coalesce(bool_or(backend_type = 'logq maintenance'), false) AS maintains,
 		coalesce(bool_or(backend_type = 'logq sealer'), false) AS seals
 	FROM pg_stat_activity WHERE datname = current_database()
+), worker_role AS MATERIALIZED (
+	-- why workers cannot be it; in versions before 17, one must be able to log in
+	SELECT n.name, CASE WHEN r.oid IS NULL THEN format('the role "%s" does not exist', n.name)
+			WHEN NOT r.rolcanlogin AND current_setting('server_version_num')::int < 170000
+				THEN format('the role "%s" cannot log in', n.name)
+			WHEN NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+				THEN format('the role "%s" may not connect to the database', n.name) END AS fault
+	FROM (SELECT nullif(current_setting('logq.worker_role', true), '') AS name) n
+		LEFT JOIN pg_roles r ON r.rolname = n.name
+	WHERE n.name IS NOT NULL
 ), admission AS MATERIALIZED (
 	SELECT * FROM logq.stat_admission
 ), server AS MATERIALIZED (
@@ -1077,12 +1108,13 @@ WITH setting AS MATERIALIZED (
 	FROM admission a
 UNION ALL
 	SELECT 2, 'maintenance', current_database()::text,
-		CASE WHEN NOT w.maintains THEN format(
-			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in; logq.databases is "%s"',
-			current_setting('logq.databases', true)) END,
+		CASE WHEN NOT w.maintains THEN concat_ws('; ',
+			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in', r.fault,
+			format('logq.databases is "%s"', current_setting('logq.databases', true))) END,
 		'the maintenance worker runs',
-		'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.'
-	FROM worker w
+		CASE WHEN r.fault IS NOT NULL THEN format('Workers are the role in logq.worker_role. Create it (CREATE ROLE %I LOGIN), let it connect, or set that to another one.', r.name)
+			ELSE 'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.' END
+	FROM worker w LEFT JOIN worker_role r ON true
 UNION ALL
 	SELECT 3, 'partition', p.server::text,
 		nullif(concat_ws('; ',
