@@ -143,8 +143,9 @@ has_rights('logq_writer', [ 'schema logq USAGE', 'table logs INSERT' ], 'writers
 
 my @monitor = ('schema logq USAGE',
 	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest)),
-	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status stats)),
+	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status catalog_places stats)),
 		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision, '
+		. 'dead_letters_within interval, rejected_within interval, max_clock_offset interval, '
 		. 'OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)'));
 
 has_rights('pg_monitor', \@monitor, 'those who monitor');
