@@ -719,12 +719,13 @@ CREATE FUNCTION logq.catalog_status(
 	OUT failing_since timestamptz, OUT doubted_at timestamptz, OUT asked_at timestamptz,
 	OUT store_format integer, OUT known_format integer,
 	OUT clock_offset_ms float8, OUT clock_error_ms float8,
-	OUT connections integer, OUT max_connections integer)
+	OUT connections integer, OUT max_connections integer,
+	OUT seal_error text, OUT ahead_error text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_catalog_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
 COMMENT ON FUNCTION logq.catalog_status() IS
-	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true; why it could not, and since when; since when it is in doubt; and what the partition said of itself at asked_at: the format of its store (beside the one that we know), its clock less ours in ms, which may be wrong by clock_error_ms, and the connections of all clients to its server, of so many that there may be';
+	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true; why it could not, and since when; since when it is in doubt; and what the partition said of itself at asked_at: the format of its store (beside the one that we know), its clock less ours in ms, which may be wrong by clock_error_ms, and the connections of all clients to its server, of so many that there may be; and what went wrong when segments were last dropped and sealed, or made ahead';
 REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
 
 CREATE FUNCTION logq.catalog_places(OUT taken integer, OUT places integer)
@@ -1116,7 +1117,7 @@ WITH setting AS MATERIALIZED (
 ), catalog AS MATERIALIZED (
 	SELECT p.number, p.server, s.server AS address, s.state, s.broken, s.connections AS ours,
 		c.confirmed_at, c.error, c.doubted_at, c.store_format, c.known_format,
-		c.clock_offset_ms, c.clock_error_ms, c.connections, c.max_connections,
+		c.clock_offset_ms, c.clock_error_ms, c.connections, c.max_connections, c.seal_error, c.ahead_error,
 		round(extract(epoch FROM clock_timestamp() - c.asked_at)) AS asked_ago,
 		coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s')) AS max_age
 	FROM setting t, logq.partition p
@@ -1216,19 +1217,24 @@ UNION ALL
 UNION ALL
 	SELECT 8, 'sealing', p.server::text,
 		CASE WHEN b.segments > 0 THEN format('%s open segments should have been sealed, the oldest ended at %s; %s',
-			b.segments, b.oldest, CASE WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
+			b.segments, b.oldest, CASE WHEN p.seal_error IS NOT NULL THEN 'the last attempt failed: ' || p.seal_error
+				WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
 		'no segment waits longer than it may',
-		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts), here into the server''s log. SELECT * FROM logq.seal(%L) tries at once.', p.server)
-	FROM worker w, logq.partition p LEFT JOIN behind b USING (number)
+		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts). The role in the user mapping of the owner of its server must own the store. SELECT * FROM logq.seal(%L) tries at once.', p.server)
+	FROM worker w, catalog p LEFT JOIN behind b USING (number)
 UNION ALL
 	SELECT 9, 'retention', p.server::text,
 		CASE WHEN k.segments > 0 THEN format('%s segments should have been dropped, the oldest ended at %s; it keeps %s',
-			k.segments, k.oldest, k.retention) END,
+			k.segments, k.oldest, k.retention) || coalesce('; the last attempt failed: ' || p.seal_error, '') END,
 		format('it keeps %s, and nothing older', k.retention),
 		'On the partition, look for transactions that are open for long and hold locks on these segments (pg_locks, pg_stat_activity), and whether its disk fills up. The role in the user mapping of the owner of its server must own the store. See the server''s log here, too.'
-	FROM logq.partition p JOIN kept k USING (number)
+	FROM catalog p JOIN kept k USING (number)
 UNION ALL
-	SELECT 10, 'ingest', i.topic,
+	SELECT 10, 'segments', c.server::text, 'they could not be made ahead: ' || c.ahead_error,
+		'they are made ahead', format('Writers make them meanwhile. The role in the user mapping of the owner of server "%s" must own the store; on the partition, see whether its disk is full.', c.server)
+	FROM worker w, catalog c WHERE w.maintains
+UNION ALL
+	SELECT 11, 'ingest', i.topic,
 		nullif(concat_ws('; ',
 			CASE WHEN i.state IN ('failed', 'stopped', 'waiting') THEN 'its state is ' || i.state END,
 			CASE WHEN i.state <> 'paused' THEN i.error END,
@@ -1241,7 +1247,7 @@ UNION ALL
 			ELSE 'See whether all partitions can be written to as fast as messages arrive.' END
 	FROM topic i
 UNION ALL
-	SELECT 11, 'dead letters', i.topic,
+	SELECT 12, 'dead letters', i.topic,
 		CASE WHEN i.dead_letters > health.max_dead_letters * (i.rows + i.dead_letters)
 				AND i.last_dead_letter > clock_timestamp() - health.dead_letters_within
 			THEN format('%s of %s records could not become rows since the coordinator was started, the last one at %s', i.dead_letters, i.rows + i.dead_letters,
@@ -1250,7 +1256,7 @@ UNION ALL
 		'SELECT reason, count(*) FROM logq.dead_letters GROUP BY 1 says why. Correct what sends them, or the format of the topic, and call logq.retry_dead_letters().'
 	FROM topic i
 UNION ALL
-	SELECT 12, 'redis', NULL,
+	SELECT 13, 'redis', NULL,
 		CASE WHEN c.state NOT IN ('closed', 'not configured') THEN
 			CASE c.state WHEN 'read-only' THEN 'it takes no values' ELSE 'it is left alone' END
 			|| format(' since %s: %s', date_trunc('second', c.since), c.reason) END,
@@ -1258,7 +1264,7 @@ UNION ALL
 		'See whether Redis runs, can be reached, and has memory left. Queries go on without it.'
 	FROM logq.stat_cache c WHERE c.level = 'redis'
 UNION ALL
-	SELECT 13, 'queries', NULL,
+	SELECT 14, 'queries', NULL,
 		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0 OR a.rejects
 			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started%s', a.running, a.waiting, a.rejected,
 				', the last one at ' || date_trunc('second', a.rejected_at)) END,
@@ -1266,7 +1272,7 @@ UNION ALL
 		'See who runs them in pg_stat_activity, and raise logq.max_concurrent_queries if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
 UNION ALL
-	SELECT 14, 'connections', NULL,
+	SELECT 15, 'connections', NULL,
 		CASE WHEN a.connections_waiting > 0 OR a.connections_reject
 			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started%s', a.connections_waiting, a.connections_rejected,
 				', the last one at ' || date_trunc('second', a.connections_rejected_at)) END,
@@ -1274,7 +1280,7 @@ UNION ALL
 		'SELECT partition, connections, waiting FROM logq.stat_partitions says where. Raise logq.max_connections_per_partition if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
 UNION ALL
-	SELECT 15, 'catalog memory', NULL,
+	SELECT 16, 'catalog memory', NULL,
 		CASE WHEN m.taken >= 0.9 * m.places
 			THEN format('the state of %s partitions, of all databases, is in shared memory, which has room for %s', m.taken, m.places) END,
 		format('%s of %s places are taken', m.taken, m.places),

@@ -233,6 +233,8 @@ typedef struct LogqCatalogState
 	TimestampTz doubted_at;		/* 0: confirmed since, or never doubted */
 	TimestampTz true_at;		/* last one ever to be confirmed, 0: none */
 	TimestampTz failing_since;	/* 0: the worker can confirm it */
+	char		seal_error[256];	/* of the last sealing, "" */
+	char		ahead_error[256];	/* of making segments ahead, "" */
 	LogqPartitionFacts facts;
 } LogqCatalogState;
 

@@ -53,7 +53,7 @@ PG_FUNCTION_INFO_V1(logq_catalog_places);
 /* databases with a maintenance worker, and those with a sealer */
 #define MAX_WORKERS 256
 /* of logq.catalog_status() */
-#define CATALOG_COLUMNS 13
+#define CATALOG_COLUMNS 15
 
 typedef struct EntryKey
 {
@@ -67,7 +67,8 @@ typedef struct Entry
 	bool		published;
 	TimestampTz doubted_at;		/* what began until then confirms nothing */
 	TimestampTz seal_paused_at; /* its last sealing did not get far, 0: it did */
-	uint32		seal_error;		/* hash of why, 0: no error */
+	char		seal_error[256];	/* why, "": no error */
+	char		ahead_error[256];	/* of making segments, "" */
 	TimestampTz true_at;		/* a confirmation, perhaps taken away since */
 	TimestampTz failing_since;	/* there was no error before */
 	LogqPartitionFacts facts;
@@ -366,6 +367,24 @@ logq_shmem_can_doubt(int32 number)
 }
 
 /*
+ * Keep what an error says, NULL: there is none.  To has 256 bytes.  True: it is
+ * another one than before.
+ */
+static bool
+keep_error(char *to, const char *error)
+{
+	int			len = 0;
+	bool		same;
+
+	if (error != NULL)
+		len = pg_mbcliplen(error, strlen(error), 255);
+	same = strlen(to) == len && memcmp(to, error ? error : "", len) == 0;
+	memcpy(to, error ? error : "", len);
+	to[len] = '\0';
+	return !same;
+}
+
+/*
  * Note why a partition could not be confirmed.
  */
 void
@@ -379,18 +398,11 @@ logq_shmem_set_error(int32 number, const char *error)
 	entry = find_entry(number, error != NULL);
 	if (entry != NULL)
 	{
-		char	   *to = entry->confirmation.error;
-		int			len = 0;
-
-		if (error != NULL)
-			len = pg_mbcliplen(error, strlen(error),
-							   sizeof(entry->confirmation.error) - 1);
-		if (len == 0)
+		(void) keep_error(entry->confirmation.error, error);
+		if (entry->confirmation.error[0] == '\0')
 			entry->failing_since = 0;
-		else if (to[0] == '\0')
+		else if (entry->failing_since == 0)
 			entry->failing_since = GetCurrentTimestamp();
-		memcpy(to, error ? error : "", len);
-		to[len] = '\0';
 	}
 	LWLockRelease(lock);
 }
@@ -421,6 +433,10 @@ state_of_entry(const Entry *entry, LogqCatalogState *result)
 		entry->doubted_at : 0;
 	result->true_at = entry->true_at;
 	result->failing_since = entry->failing_since;
+	strlcpy(result->seal_error, entry->seal_error,
+			sizeof(result->seal_error));
+	strlcpy(result->ahead_error, entry->ahead_error,
+			sizeof(result->ahead_error));
 	result->facts = entry->facts;
 }
 
@@ -519,6 +535,8 @@ logq_catalog_status(PG_FUNCTION_ARGS)
 		values[col++] = Float8GetDatum(f->clock_error / 1000.0);
 		values[col++] = Int32GetDatum(f->connections);
 		values[col++] = Int32GetDatum(f->max_connections);
+		values[col++] = CStringGetTextDatum(st.seal_error);
+		values[col++] = CStringGetTextDatum(st.ahead_error);
 		Assert(col == CATALOG_COLUMNS);
 
 		MemSet(nulls, 0, sizeof(nulls));
@@ -527,8 +545,10 @@ logq_catalog_status(PG_FUNCTION_ARGS)
 		nulls[3] = st.confirmation.error[0] == '\0';
 		nulls[4] = st.failing_since == 0;
 		nulls[5] = st.doubted_at == 0;
-		for (col = 6; col < CATALOG_COLUMNS; col++)
+		for (col = 6; col < 13; col++)
 			nulls[col] = f->asked_at == 0;
+		nulls[13] = st.seal_error[0] == '\0';
+		nulls[14] = st.ahead_error[0] == '\0';
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}
@@ -580,14 +600,14 @@ logq_shmem_seal_paused_at(int32 number)
 }
 
 /*
- * Note how it went.  error is a hash of the reason, 0 for none.  True: it is
- * another error than the last time.
+ * Note how it went.  error is the reason, NULL for none.  True: it is another
+ * error than the last time.
  */
 bool
-logq_shmem_set_seal_paused(int32 number, TimestampTz at, uint32 error)
+logq_shmem_set_seal_paused(int32 number, TimestampTz at, const char *error)
 {
 	Entry	   *entry;
-	bool		is_new = error != 0;
+	bool		is_new = error != NULL;
 
 	if (state == NULL)
 		return is_new;
@@ -595,12 +615,28 @@ logq_shmem_set_seal_paused(int32 number, TimestampTz at, uint32 error)
 	entry = find_entry(number, at != 0);
 	if (entry != NULL)
 	{
-		is_new = error != 0 && entry->seal_error != error;
+		is_new = keep_error(entry->seal_error, error) && error != NULL;
 		entry->seal_paused_at = at;
-		entry->seal_error = error;
 	}
 	LWLockRelease(lock);
 	return is_new;
+}
+
+/*
+ * Note why segments cannot be made ahead.
+ */
+void
+logq_shmem_set_ahead_error(int32 number, const char *error)
+{
+	Entry	   *entry;
+
+	if (state == NULL)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = find_entry(number, error != NULL);
+	if (entry != NULL)
+		(void) keep_error(entry->ahead_error, error);
+	LWLockRelease(lock);
 }
 
 /* ---------- workers ---------- */

@@ -674,6 +674,7 @@ work_failed(Watch *w, const ErrorData *edata, TimestampTz now)
 	if (w->work_error != NULL)
 		pfree(w->work_error);
 	w->work_error = MemoryContextStrdup(worker_cxt, text);
+	logq_shmem_set_ahead_error(w->part->number, text);
 	w->check_at = TimestampTzPlusMilliseconds(now, FAILED_CHECK_MS);
 }
 
@@ -759,17 +760,19 @@ handle_answer(Watch *w)
 	if (tells_of_primary(w))
 		logq_health_answered(w->servers, 0, -1, -1);
 
-	if (w->checking && w->need_segment)
+	if (w->checking)
 	{
-		ErrorData  *edata;
+		ErrorData  *edata = NULL;
 
-		edata = stand_still(make_ahead_watch, w, "making segments on");
+		if (w->need_segment)
+			edata = stand_still(make_ahead_watch, w, "making segments on");
 		if (edata != NULL)
 			work_failed(w, edata, now);
 		else if (w->work_error != NULL)
 		{
 			pfree(w->work_error);
 			w->work_error = NULL;
+			logq_shmem_set_ahead_error(w->part->number, NULL);
 		}
 	}
 	/* one that runs does that, too */
@@ -1013,7 +1016,7 @@ reload(void)
 		Watch	   *w = lfirst(lc);
 
 		w->poll_at = w->check_at = w->retry_at = 0;
-		(void) logq_shmem_set_seal_paused(w->part->number, 0, 0);
+		(void) logq_shmem_set_seal_paused(w->part->number, 0, NULL);
 	}
 }
 

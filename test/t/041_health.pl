@@ -93,7 +93,7 @@ LogqTest::poll_ok(sub { return $s->query("SELECT count(*) FROM logq.segments WHE
 well('at the beginning');
 is($s->query("SELECT string_agg(concat_ws(' ', check_name, replace(subject, '@{[ LogqFaults::address($r1) ]}', 'r1')), ', ') FROM logq.health()"),
 	'library, maintenance logs, ' . join(', ', map { ("$_ p1", "$_ p2") } 'partition', 'store', 'clock', 'server connections')
-	  . ', replica p1 r1, sealing p1, sealing p2, ingest web, dead letters web, redis, queries, connections, catalog memory',
+	  . ', replica p1 r1, sealing p1, sealing p2, segments p1, segments p2, ingest web, dead letters web, redis, queries, connections, catalog memory',
 	'a row for each thing');
 is($s->query("SELECT bool_and(detail <> '' AND what_to_do IS NULL) FROM logq.health()"), 't', 'there is nothing to do');
 

@@ -164,6 +164,30 @@ well('the right is there');
 	well('it goes on');
 }
 
+# ---------- a role that may only read ----------
+
+{
+	my $write = "(SET user 'logq', SET password @{[ LogqTest::lit($LogqTest::password) ]})";
+
+	$c->on('p1', "CREATE ROLE only_reads LOGIN PASSWORD 'reads-8'; GRANT USAGE ON SCHEMA logq_store TO only_reads; GRANT SELECT ON ALL TABLES IN SCHEMA logq_store TO only_reads");
+	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS (SET user 'only_reads', SET password 'reads-8')");
+	$c->on('p1', 'SELECT logq_store.drop_segment(name) FROM logq_store.segment WHERE upper > now()');
+	only('segments p1', 'they could not be made ahead: partition "p1": permission denied', 'must own the store', 'a role that may only read');
+	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS $write");
+	well('it may write');
+	LogqTest::poll_ok(sub { return $s->query("SELECT count(*) > 0 FROM logq.segments WHERE partition = 'p1' AND upper > now()") eq 't'; },
+		'segments are made ahead');
+
+	setting('logq.seal_after', '1h');
+	$c->sql("INSERT INTO logq.logs (ts, message, partition) VALUES (now() - interval '20 hours', 'old', 'p1')");
+	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS (SET user 'only_reads', SET password 'reads-8')");
+	setting('logq.seal_after', '0');
+	only('sealing p1', '1 open segments should have been sealed, .*the last attempt failed: partition "p1": permission denied', 'must own the store',
+		'it cannot seal either', sub { });
+	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS $write");
+	well('it may write again');
+}
+
 # ---------- formats ----------
 
 $c->on('p1', 'UPDATE logq_store.store SET format = format - 1');
