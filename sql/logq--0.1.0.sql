@@ -12,14 +12,31 @@
 DO $roles$
 DECLARE
 	role_name	name;
+	attribute	text;
 	there		record;
 BEGIN
-	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin}'::pg_catalog.name[] LOOP
+	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin,logq_worker}'::pg_catalog.name[] LOOP
+		-- before 17, a background worker cannot be a role that may not log in
+		attribute := CASE WHEN role_name OPERATOR(pg_catalog.=) 'logq_worker'
+				AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+					OPERATOR(pg_catalog.<) 170000
+			THEN 'LOGIN' ELSE 'NOLOGIN' END;
 		BEGIN
 			SELECT rolcanlogin, rolsuper INTO there FROM pg_catalog.pg_roles
 				WHERE rolname OPERATOR(pg_catalog.=) role_name;
 			IF NOT FOUND THEN
-				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+				EXECUTE pg_catalog.format('CREATE ROLE %I %s', role_name, attribute);
+			ELSIF role_name OPERATOR(pg_catalog.=) 'logq_worker' THEN
+				IF there.rolsuper THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and is a superuser', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to NOSUPERUSER if it is not meant for something else.';
+				END IF;
+				IF NOT there.rolcanlogin AND attribute OPERATOR(pg_catalog.=) 'LOGIN' THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and cannot log in', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to LOGIN, without a password.';
+				END IF;
 			ELSIF there.rolcanlogin OR there.rolsuper THEN
 				RAISE WARNING USING
 					MESSAGE = pg_catalog.format('role "%s" was there before, and is more than a role to grant', role_name),
@@ -29,6 +46,10 @@ BEGIN
 			NULL;				-- another database was quicker
 		END;
 	END LOOP;
+	-- all that it needs, and mostly everybody has it
+	IF NOT pg_catalog.has_database_privilege('logq_worker', pg_catalog.current_database(), 'CONNECT') THEN
+		EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO logq_worker', pg_catalog.current_database());
+	END IF;
 END
 $roles$;
 
@@ -845,19 +866,33 @@ COMMENT ON FUNCTION logq.refresh_catalog(name) IS
 REVOKE ALL ON FUNCTION logq.refresh_catalog(name) FROM PUBLIC;
 
 CREATE FUNCTION logq.catalog_status(
-	OUT number integer, OUT version bigint, OUT confirmed_at timestamptz, OUT error text)
+	OUT number integer, OUT version bigint, OUT confirmed_at timestamptz, OUT error text,
+	OUT failing_since timestamptz, OUT doubted_at timestamptz, OUT asked_at timestamptz,
+	OUT store_format integer, OUT known_format integer,
+	OUT clock_offset_ms float8, OUT clock_error_ms float8,
+	OUT connections integer, OUT max_connections integer,
+	OUT seal_error text, OUT ahead_error text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_catalog_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
 COMMENT ON FUNCTION logq.catalog_status() IS
-	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true, and why it could not';
+	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true; why it could not, and since when; since when it is in doubt; and what the partition said of itself at asked_at: the format of its store (beside the one that we know), its clock less ours in ms, which may be wrong by clock_error_ms, and the connections of all clients to its server, of so many that there may be; and what went wrong when segments were last dropped and sealed, or made ahead';
 REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
+
+CREATE FUNCTION logq.catalog_places(OUT taken integer, OUT places integer)
+RETURNS record
+AS 'MODULE_PATHNAME', 'logq_catalog_places'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.catalog_places() IS
+	'how many partitions, of all databases, shared memory keeps the state of the catalog''s copy of, and of how many it can: beyond that, a catalog is never confirmed, and its partition asked by every query';
+REVOKE ALL ON FUNCTION logq.catalog_places() FROM PUBLIC;
 
 CREATE FUNCTION logq.admission_status(
 	OUT query_limit integer, OUT running integer, OUT waiting integer, OUT peak integer,
 	OUT admitted bigint, OUT waited bigint, OUT rejected bigint, OUT wait_ms float8,
 	OUT connection_limit integer, OUT connections bigint, OUT connections_reserved bigint,
-	OUT connections_waiting bigint, OUT connections_rejected bigint)
+	OUT connections_waiting bigint, OUT connections_rejected bigint,
+	OUT rejected_at timestamptz, OUT connections_rejected_at timestamptz)
 RETURNS record
 AS 'MODULE_PATHNAME', 'logq_admission_status'
 LANGUAGE C VOLATILE STRICT;
@@ -866,7 +901,8 @@ REVOKE ALL ON FUNCTION logq.admission_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_admission AS
 	SELECT query_limit, running, waiting, peak, admitted, waited, rejected, wait_ms,
-		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected
+		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected,
+		rejected_at, connections_rejected_at
 	FROM logq.admission_status();
 COMMENT ON VIEW logq.stat_admission IS
 	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
@@ -1011,7 +1047,11 @@ CREATE FUNCTION logq.server_status(
 	OUT since timestamptz, OUT reason text, OUT failures integer,
 	OUT latency_ms float8, OUT p95_ms float8, OUT connect_p95_ms float8, OUT requests bigint, OUT errors bigint,
 	OUT hedges bigint, OUT hedge_wins bigint, OUT lag_ms bigint, OUT checked_at timestamptz,
-	OUT connections integer, OUT waiting integer)
+	OUT connections integer, OUT waiting integer,
+	OUT state text, OUT answered_at timestamptz, OUT last_error text, OUT last_error_at timestamptz,
+	OUT catalog_confirmed_at timestamptz, OUT catalog_age_ms float8,
+	OUT catalog_failing_since timestamptz, OUT catalog_error text,
+	OUT server_connections integer, OUT server_max_connections integer, OUT clock_offset_ms float8)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_server_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
@@ -1019,11 +1059,14 @@ COMMENT ON FUNCTION logq.server_status() IS 'see logq.stat_partitions';
 REVOKE ALL ON FUNCTION logq.server_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_partitions AS
-	SELECT partition, server, role, breaker, since, reason, failures, latency_ms, p95_ms,
-		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting
+	SELECT partition, server, role, state, breaker, since, reason, failures, latency_ms, p95_ms,
+		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting,
+		answered_at, last_error, last_error_at,
+		catalog_confirmed_at, catalog_age_ms, catalog_failing_since, catalog_error,
+		server_connections, server_max_connections, clock_offset_ms
 	FROM logq.server_status();
 COMMENT ON VIEW logq.stat_partitions IS
-	'the servers of all partitions, primaries and replicas, as the queries of this coordinator have found them since its start: circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and of the partition as a whole the open connections and those who wait for one';
+	'the servers of all partitions, primaries and replicas, as the queries and workers of this coordinator have found them since its start: its state (up: it answered last; failing: it did not; down: its breaker is not closed; unknown: it was not asked yet), circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and its last error. In the primary''s row, of the partition as a whole: this coordinator''s open connections and the sessions that wait for one, how old the copy of its catalog is, and, when that cannot be confirmed, since when and why; and what its server said in the last seconds of all its connections, how many it takes, and its clock less ours';
 
 CREATE FUNCTION logq.last_query(
 	OUT started_at timestamptz, OUT complete boolean, OUT partitions integer,
@@ -1136,7 +1179,7 @@ CREATE FUNCTION logq.ingest_status(
 	OUT topic text, OUT kafka_partition integer, OUT next_offset bigint, OUT lag bigint,
 	OUT rows bigint, OUT rows_per_second float8, OUT bytes bigint, OUT dead_letters bigint,
 	OUT last_error text, OUT last_error_at timestamptz, OUT last_commit timestamptz,
-	OUT state text, OUT pid integer)
+	OUT state text, OUT pid integer, OUT last_dead_letter timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_ingest_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
@@ -1145,7 +1188,7 @@ REVOKE ALL ON FUNCTION logq.ingest_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_ingest AS
 	SELECT topic, kafka_partition, next_offset, lag, rows, rows_per_second, bytes, dead_letters,
-		last_error, last_error_at, last_commit, state, pid
+		last_error, last_error_at, last_commit, state, pid, last_dead_letter
 	FROM logq.ingest_status();
 COMMENT ON VIEW logq.stat_ingest IS
 	'Kafka topics and their partitions: the next offset that is missing on a partition of logq, how many messages are behind, and, since the coordinator was started, rows, bytes and dead letters';
@@ -1187,6 +1230,8 @@ CREATE FUNCTION logq.health(
 	max_catalog_age interval DEFAULT NULL, seal_slack interval DEFAULT '15 minutes',
 	max_ingest_lag bigint DEFAULT 100000, ingest_patience interval DEFAULT '1 minute',
 	max_dead_letters float8 DEFAULT 0.01,
+	dead_letters_within interval DEFAULT '1 day', rejected_within interval DEFAULT '5 minutes',
+	max_clock_offset interval DEFAULT '5 seconds',
 	OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)
 RETURNS SETOF record
 LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 20
@@ -1202,12 +1247,33 @@ WITH setting AS MATERIALIZED (
 	SELECT coalesce(bool_or(backend_type = 'logq maintenance'), false) AS maintains,
 		coalesce(bool_or(backend_type = 'logq sealer'), false) AS seals
 	FROM pg_stat_activity WHERE datname = current_database()
+), worker_role AS MATERIALIZED (
+	-- why workers cannot be it; in versions before 17, one must be able to log in
+	SELECT n.name, CASE WHEN r.oid IS NULL THEN format('the role "%s" does not exist', n.name)
+			WHEN NOT r.rolcanlogin AND current_setting('server_version_num')::int < 170000
+				THEN format('the role "%s" cannot log in', n.name)
+			WHEN NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+				THEN format('the role "%s" may not connect to the database', n.name) END AS fault
+	FROM (SELECT nullif(current_setting('logq.worker_role', true), '') AS name) n
+		LEFT JOIN pg_roles r ON r.rolname = n.name
+	WHERE n.name IS NOT NULL
 ), admission AS MATERIALIZED (
-	SELECT * FROM logq.stat_admission
+	SELECT *, rejected_at > clock_timestamp() - health.rejected_within AS rejects,
+		connections_rejected_at > clock_timestamp() - health.rejected_within AS connections_reject
+	FROM logq.stat_admission
 ), server AS MATERIALIZED (
 	SELECT *, CASE WHEN breaker <> 'closed' THEN
 		format('%s is left alone since %s: %s', server, date_trunc('second', since), reason) END AS broken
 	FROM logq.stat_partitions
+), catalog AS MATERIALIZED (
+	SELECT p.number, p.server, s.server AS address, s.state, s.broken, s.connections AS ours,
+		c.confirmed_at, c.error, c.doubted_at, c.store_format, c.known_format,
+		c.clock_offset_ms, c.clock_error_ms, c.connections, c.max_connections, c.seal_error, c.ahead_error,
+		round(extract(epoch FROM clock_timestamp() - c.asked_at)) AS asked_ago,
+		coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s')) AS max_age
+	FROM setting t, logq.partition p
+		LEFT JOIN server s ON s.partition = p.server AND s.role = 'primary'
+		LEFT JOIN logq.catalog_status() c ON c.number = p.number
 ), behind AS (
 	-- the version of a segment says when it was made, or opened again
 	SELECT s.number, count(*) AS segments, min(s.upper) AS oldest
@@ -1215,10 +1281,17 @@ WITH setting AS MATERIALIZED (
 	WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
 		<= clock_timestamp() - setting.seal_after - health.seal_slack
 	GROUP BY 1
+), kept AS (
+	SELECT k.number, k.retention, count(s.name) AS segments, min(s.upper) AS oldest
+	FROM logq.catalog k LEFT JOIN logq.catalog_segment s
+		ON s.number = k.number AND s.upper <= clock_timestamp() - k.retention - health.seal_slack
+	WHERE k.retention IS NOT NULL
+	GROUP BY 1, 2
 ), topic AS (
 	SELECT i.topic, min(i.state) AS state, min(i.last_error) AS error, sum(i.lag) AS lag,
 		bool_or(i.lag > 0 AND i.last_commit < clock_timestamp() - health.ingest_patience) AS stuck,
-		sum(i.rows) AS rows, sum(i.dead_letters) AS dead_letters
+		sum(i.rows) AS rows, sum(i.dead_letters) AS dead_letters,
+		max(i.last_dead_letter) AS last_dead_letter
 	FROM logq.stat_ingest i GROUP BY 1
 ), found(ord, check_name, subject, trouble, normal, what_to_do) AS (
 	SELECT 1, 'library', NULL::text,
@@ -1228,31 +1301,62 @@ WITH setting AS MATERIALIZED (
 	FROM admission a
 UNION ALL
 	SELECT 2, 'maintenance', current_database()::text,
-		CASE WHEN NOT w.maintains THEN format(
-			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in; logq.databases is "%s"',
-			current_setting('logq.databases', true)) END,
+		CASE WHEN NOT w.maintains THEN concat_ws('; ',
+			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in', r.fault,
+			format('logq.databases is "%s"', current_setting('logq.databases', true))) END,
 		'the maintenance worker runs',
-		'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.'
-	FROM worker w
+		CASE WHEN r.fault IS NOT NULL THEN format('Workers are the role in logq.worker_role. Create it (CREATE ROLE %I LOGIN), let it connect, or set that to another one.', r.name)
+			ELSE 'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.' END
+	FROM worker w LEFT JOIN worker_role r ON true
 UNION ALL
-	SELECT 3, 'partition', p.server::text,
+	SELECT 3, 'partition', c.server::text,
 		nullif(concat_ws('; ',
-			CASE WHEN s.server IS NULL THEN 'its server object does not exist' END,
+			CASE WHEN c.address IS NULL THEN 'its server object does not exist' END,
 			-- both mostly have the same cause
-			coalesce(s.broken, 'its catalog cannot be confirmed: ' || c.error),
-			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at
-				> coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s'))
+			coalesce(c.broken, 'its catalog cannot be confirmed: ' || c.error),
+			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at > c.max_age
 				THEN format('its catalog was last confirmed %s s ago',
-					round(extract(epoch FROM clock_timestamp() - c.confirmed_at))) END), ''),
-		CASE WHEN c.confirmed_at IS NOT NULL THEN format('%s answers', s.server)
-			ELSE format('nothing bad is known of %s', s.server) END,
-		CASE WHEN s.server IS NULL THEN 'Create the server, or forget the partition with logq.remove_partition().'
-			ELSE format('See whether PostgreSQL runs at %s, can be reached, and lets the owner of server "%s" in by its user mapping.', s.server, p.server) END
-	FROM setting t, worker w, logq.partition p
-		LEFT JOIN server s ON s.partition = p.server AND s.role = 'primary'
-		LEFT JOIN logq.catalog_status() c ON c.number = p.number
+					round(extract(epoch FROM clock_timestamp() - c.confirmed_at))) END,
+			CASE WHEN w.maintains AND clock_timestamp() - c.doubted_at > c.max_age
+				THEN format('its catalog has been in doubt for %s s',
+					round(extract(epoch FROM clock_timestamp() - c.doubted_at))) END), ''),
+		CASE WHEN c.confirmed_at IS NOT NULL THEN format('%s answers', c.address)
+			ELSE format('nothing bad is known of %s', c.address) END,
+		CASE WHEN c.address IS NULL THEN 'Create the server, or forget the partition with logq.remove_partition().'
+			WHEN c.broken IS NULL AND c.error IS NULL
+				THEN 'The maintenance worker does not come to it. See whether that is stopped, or waits for a lock (pg_stat_activity, here), and the server''s log.'
+			WHEN c.state = 'up' THEN format('The server answers, but does not let logq read its catalog. See what the error says, and what rights the role in the user mapping of the owner of server "%s" has there.', c.server)
+			ELSE format('See whether PostgreSQL runs at %s, can be reached, and lets the owner of server "%s" in by its user mapping.', c.address, c.server) END
+	FROM worker w, catalog c
 UNION ALL
-	SELECT 4, 'replica', format('%s %s', s.partition, s.server),
+	SELECT 4, 'store', c.server::text,
+		CASE WHEN c.store_format <> c.known_format
+			THEN format('its store has format %s, this version of logq knows %s', c.store_format, c.known_format) END,
+		CASE WHEN c.store_format IS NULL THEN 'it was not asked yet' ELSE format('its store has format %s', c.store_format) END,
+		CASE WHEN c.store_format < c.known_format
+			THEN format('SELECT logq.upgrade_store(%L) brings it to the present one.', c.server)
+			ELSE 'Another coordinator with a later version of logq has upgraded it. Install a version that knows this format, and run ALTER EXTENSION logq UPDATE.' END
+	FROM catalog c
+UNION ALL
+	SELECT 5, 'clock', c.server::text,
+		CASE WHEN abs(c.clock_offset_ms) - c.clock_error_ms > extract(epoch FROM health.max_clock_offset) * 1000
+			THEN format('its clock was %s s %s this server''s when it was asked %s s ago', round(abs(c.clock_offset_ms)::numeric / 1000, 1),
+				CASE WHEN c.clock_offset_ms > 0 THEN 'ahead of' ELSE 'behind' END, c.asked_ago) END,
+		CASE WHEN c.clock_offset_ms IS NULL THEN 'it was not asked yet'
+			ELSE format('its clock is right within %s ms', ceil(abs(c.clock_offset_ms) + c.clock_error_ms)) END,
+		'Let NTP set the clocks of both. Segments are made and dropped by the partition''s clock, and sealed by this one''s; logq.search() without a time begins an hour ago by this one''s.'
+	FROM catalog c
+UNION ALL
+	SELECT 6, 'server connections', c.server::text,
+		CASE WHEN c.connections >= 0.9 * c.max_connections
+			THEN format('%s connections were open to its server when it was asked %s s ago, %s of them ours; its max_connections is %s',
+				c.connections, c.asked_ago, c.ours, c.max_connections) END,
+		CASE WHEN c.connections IS NULL THEN 'it was not asked yet'
+			ELSE format('%s of %s connections are taken', c.connections, c.max_connections) END,
+		'On the partition, see in pg_stat_activity whose they are. Lower logq.max_connections_per_partition here, raise max_connections there, or put a pooler in front of it.'
+	FROM catalog c
+UNION ALL
+	SELECT 7, 'replica', format('%s %s', s.partition, s.server),
 		nullif(concat_ws('; ', s.broken,
 			CASE WHEN s.lag_ms > t.max_replica_lag THEN format('it was %s ms behind when it was last asked, %s s ago; logq.max_replica_lag is %s ms',
 				s.lag_ms, round(extract(epoch FROM clock_timestamp() - s.checked_at)), t.max_replica_lag) END), ''),
@@ -1262,14 +1366,26 @@ UNION ALL
 			ELSE 'On the standby, see pg_stat_wal_receiver, pg_is_wal_replay_paused() and whether queries hold up replay (max_standby_streaming_delay). A query with logq.read_from = ''replica'' measures again.' END
 	FROM setting t, server s WHERE s.role = 'replica'
 UNION ALL
-	SELECT 5, 'sealing', p.server::text,
+	SELECT 8, 'sealing', p.server::text,
 		CASE WHEN b.segments > 0 THEN format('%s open segments should have been sealed, the oldest ended at %s; %s',
-			b.segments, b.oldest, CASE WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
+			b.segments, b.oldest, CASE WHEN p.seal_error IS NOT NULL THEN 'the last attempt failed: ' || p.seal_error
+				WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
 		'no segment waits longer than it may',
-		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts), here into the server''s log. SELECT * FROM logq.seal(%L) tries at once.', p.server)
-	FROM worker w, logq.partition p LEFT JOIN behind b USING (number)
+		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts). The role in the user mapping of the owner of its server must own the store. SELECT * FROM logq.seal(%L) tries at once.', p.server)
+	FROM worker w, catalog p LEFT JOIN behind b USING (number)
 UNION ALL
-	SELECT 6, 'ingest', i.topic,
+	SELECT 9, 'retention', p.server::text,
+		CASE WHEN k.segments > 0 THEN format('%s segments should have been dropped, the oldest ended at %s; it keeps %s',
+			k.segments, k.oldest, k.retention) || coalesce('; the last attempt failed: ' || p.seal_error, '') END,
+		format('it keeps %s, and nothing older', k.retention),
+		'On the partition, look for transactions that are open for long and hold locks on these segments (pg_locks, pg_stat_activity), and whether its disk fills up. The role in the user mapping of the owner of its server must own the store. See the server''s log here, too.'
+	FROM catalog p JOIN kept k USING (number)
+UNION ALL
+	SELECT 10, 'segments', c.server::text, 'they could not be made ahead: ' || c.ahead_error,
+		'they are made ahead', format('Writers make them meanwhile. The role in the user mapping of the owner of server "%s" must own the store; on the partition, see whether its disk is full.', c.server)
+	FROM worker w, catalog c WHERE w.maintains
+UNION ALL
+	SELECT 11, 'ingest', i.topic,
 		nullif(concat_ws('; ',
 			CASE WHEN i.state IN ('failed', 'stopped', 'waiting') THEN 'its state is ' || i.state END,
 			CASE WHEN i.state <> 'paused' THEN i.error END,
@@ -1282,14 +1398,16 @@ UNION ALL
 			ELSE 'See whether all partitions can be written to as fast as messages arrive.' END
 	FROM topic i
 UNION ALL
-	SELECT 7, 'dead letters', i.topic,
+	SELECT 12, 'dead letters', i.topic,
 		CASE WHEN i.dead_letters > health.max_dead_letters * (i.rows + i.dead_letters)
-			THEN format('%s of %s records could not become rows since the coordinator was started', i.dead_letters, i.rows + i.dead_letters) END,
+				AND i.last_dead_letter > clock_timestamp() - health.dead_letters_within
+			THEN format('%s of %s records could not become rows since the coordinator was started, the last one at %s', i.dead_letters, i.rows + i.dead_letters,
+				date_trunc('second', i.last_dead_letter)) END,
 		format('%s of %s records', i.dead_letters, i.rows + i.dead_letters),
 		'SELECT reason, count(*) FROM logq.dead_letters GROUP BY 1 says why. Correct what sends them, or the format of the topic, and call logq.retry_dead_letters().'
 	FROM topic i
 UNION ALL
-	SELECT 8, 'redis', NULL,
+	SELECT 13, 'redis', NULL,
 		CASE WHEN c.state NOT IN ('closed', 'not configured') THEN
 			CASE c.state WHEN 'read-only' THEN 'it takes no values' ELSE 'it is left alone' END
 			|| format(' since %s: %s', date_trunc('second', c.since), c.reason) END,
@@ -1297,27 +1415,36 @@ UNION ALL
 		'See whether Redis runs, can be reached, and has memory left. Queries go on without it.'
 	FROM logq.stat_cache c WHERE c.level = 'redis'
 UNION ALL
-	SELECT 9, 'queries', NULL,
-		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0
-			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started', a.running, a.waiting, a.rejected) END,
+	SELECT 14, 'queries', NULL,
+		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0 OR a.rejects
+			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started%s', a.running, a.waiting, a.rejected,
+				', the last one at ' || date_trunc('second', a.rejected_at)) END,
 		format('%s queries run, %s may', a.running, a.query_limit),
 		'See who runs them in pg_stat_activity, and raise logq.max_concurrent_queries if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
 UNION ALL
-	SELECT 10, 'connections', NULL,
-		CASE WHEN a.connections_waiting > 0
-			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started', a.connections_waiting, a.connections_rejected) END,
+	SELECT 15, 'connections', NULL,
+		CASE WHEN a.connections_waiting > 0 OR a.connections_reject
+			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started%s', a.connections_waiting, a.connections_rejected,
+				', the last one at ' || date_trunc('second', a.connections_rejected_at)) END,
 		format('%s connections are open', a.connections),
 		'SELECT partition, connections, waiting FROM logq.stat_partitions says where. Raise logq.max_connections_per_partition if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
+UNION ALL
+	SELECT 16, 'catalog memory', NULL,
+		CASE WHEN m.taken >= 0.9 * m.places
+			THEN format('the state of %s partitions, of all databases, is in shared memory, which has room for %s', m.taken, m.places) END,
+		format('%s of %s places are taken', m.taken, m.places),
+		'Partitions beyond that are asked by every query. Forget those that are gone with logq.remove_partition(); restart the server if they were in databases that have been dropped.'
+	FROM logq.catalog_places() m WHERE m.places IS NOT NULL
 )
 SELECT f.check_name, f.subject, f.trouble IS NULL, coalesce(f.trouble, f.normal),
 	CASE WHEN f.trouble IS NOT NULL THEN f.what_to_do END
 FROM found f ORDER BY f.ord, f.subject
 $$;
-COMMENT ON FUNCTION logq.health(interval, interval, bigint, interval, float8) IS
-	'one row for each thing that can be wrong: whether it is well, what is known of it, and what to do if it is not. From what this coordinator knows; connects to nothing. Not well are: a catalog unconfirmed for max_catalog_age (NULL: 10 times logq.catalog_max_age, at least 10 s), a segment open for seal_slack beyond logq.seal_after, a topic more than max_ingest_lag messages behind or with none written for ingest_patience, more dead letters than this share of all records. Names hosts and shows errors: to be granted to those who watch';
-REVOKE ALL ON FUNCTION logq.health(interval, interval, bigint, interval, float8) FROM PUBLIC;
+COMMENT ON FUNCTION logq.health(interval, interval, bigint, interval, float8, interval, interval, interval) IS
+	'one row for each thing that can be wrong: whether it is well, what is known of it, and what to do if it is not. From what this coordinator knows; connects to nothing. Not well are: a catalog unconfirmed for max_catalog_age (NULL: 10 times logq.catalog_max_age, at least 10 s), a segment open for seal_slack beyond logq.seal_after, a topic more than max_ingest_lag messages behind or with none written for ingest_patience, more dead letters than this share of all records while the last one is no older than dead_letters_within, queries turned away in the time of rejected_within, a clock that is max_clock_offset off. Names hosts and shows errors: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.health(interval, interval, bigint, interval, float8, interval, interval, interval) FROM PUBLIC;
 
 CREATE FUNCTION logq.stats()
 RETURNS jsonb
@@ -2137,7 +2264,7 @@ GRANT INSERT ON logq.logs TO logq_writer;
 GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest
 	TO logq_admin, pg_monitor;
 GRANT EXECUTE ON FUNCTION logq.admission_status(), logq.server_status(), logq.ingest_status(),
-	logq.catalog_status(), logq.health(interval, interval, bigint, interval, float8), logq.stats()
+	logq.catalog_status(), logq.catalog_places(), logq.health(interval, interval, bigint, interval, float8, interval, interval, interval), logq.stats()
 	TO logq_admin, pg_monitor;
 
 GRANT USAGE ON FOREIGN DATA WRAPPER logq_fdw TO logq_admin;
