@@ -146,7 +146,7 @@ sub sample_key
 sub alerts
 {
 	my ($self) = @_;
-	my $data = $self->api('alerts') // return ();
+	my $data = $self->api('alerts') // return ('Prometheus does not answer');
 	my @alerts;
 
 	foreach my $alert (grep { $_->{state} eq 'firing' } @{ $data->{alerts} })
@@ -261,10 +261,10 @@ END
 {
 	my $status = $?;
 
-	foreach my $p (grep { $_->{owner} == $$ } @running)
-	{
-		$p->stop;
-	}
+	# a copy of the list, from which each takes itself out
+	my @ours = grep { $_->{owner} == $$ } @running;
+
+	$_->stop foreach @ours;
 	$? = $status;
 }
 

@@ -275,7 +275,7 @@ fires('LogqDeadLetters topic=web', 'junk comes in');
 }
 
 $node->stop('immediate');
-fires('(LogqDeadLetters topic=web, )?LogqCoordinatorDown', 'the coordinator is down');
+fires('LogqCoordinatorDown(, LogqDeadLetters topic=web)?', 'the coordinator is down');
 $prometheus->exporter->stop;
 fires('(LogqDeadLetters topic=web, )?LogqExporterDown', 'the exporter is down');
 $prometheus->exporter->start;
