@@ -282,4 +282,14 @@ $prometheus->exporter->start;
 $node->start;
 fires('(LogqDeadLetters topic=web)?(, LogqRedisBreakerOpen)?', 'both are back');
 
+# ---------- without the library ----------
+
+$prometheus->server->stop;
+$prometheus->exporter->stop;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+like(metrics(), qr/^logq_health\{check="library",object=""\} 0$/m, 'it is not preloaded: there are metrics all the same');
+unlike(metrics(), qr/^logq_(quer|admission|cache)|NaN/m, 'but none of what nobody counts');
+runs([ 'promtool', 'check', 'metrics' ], metrics(), qr/\S/, 'they are well-formed');
+
 done_testing();
