@@ -1038,6 +1038,26 @@ CREATE VIEW logq.segments AS
 COMMENT ON VIEW logq.segments IS
 	'all segments as this coordinator knows them; what is known of the contents of a segment that is open is of the past';
 
+CREATE VIEW logq.stat_segments AS
+	SELECT p.server AS partition, count(s.name) FILTER (WHERE s.state = 'open') AS open_segments,
+		count(s.name) FILTER (WHERE s.state = 'sealed') AS sealed_segments,
+		-- the version of a segment says when it was made, or opened again
+		count(s.name) FILTER (WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
+			<= clock_timestamp() - seal_after.value) AS sealing_due,
+		coalesce(sum(CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END), 0)::bigint AS rows,
+		coalesce(sum(s.bytes) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS sealed_bytes,
+		count(s.name) FILTER (WHERE s.state = 'sealed' AND (s.level_rollup IS NOT NULL OR s.service_rollup IS NOT NULL)) AS rolled_up_segments,
+		coalesce(sum(coalesce(s.level_rollup, 0) + coalesce(s.service_rollup, 0)) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS rollup_rows,
+		st.confirmed_at
+	FROM logq.partition p
+		CROSS JOIN (SELECT max(setting::bigint) * interval '1 s' AS value
+			FROM pg_settings WHERE name = 'logq.seal_after') seal_after
+		LEFT JOIN logq.catalog_segment s USING (number)
+		LEFT JOIN logq.catalog_status() st USING (number)
+	GROUP BY p.number, st.confirmed_at;
+COMMENT ON VIEW logq.stat_segments IS
+	'one row for each partition, from the coordinator''s copy of its catalog: how many segments are open and sealed, how many that are open should be sealed by now, rows (those of open segments estimated), what sealed segments take, how many of these have rollups and of how many rows, and when the copy was last found true';
+
 -- ---------------------------------------------------------------------
 -- Servers and queries
 -- ---------------------------------------------------------------------
@@ -1468,6 +1488,225 @@ $$;
 COMMENT ON FUNCTION logq.stats() IS
 	'all statistics of this coordinator as one document; connects to nothing. Names hosts and shows errors: to be granted to those who watch';
 REVOKE ALL ON FUNCTION logq.stats() FROM PUBLIC;
+
+-- The text exposition format 0.0.4 of Prometheus.  monitoring/prometheus/queries.yaml
+-- makes the same metrics of the same views; test/t/046_prometheus.pl compares
+-- them.  As a backslash must be one whatever standard_conforming_strings is, it
+-- is always written E'\\'.
+CREATE FUNCTION logq.metrics()
+RETURNS text
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
+SET jit = off
+AS $$
+WITH metric(ord, name, type, help) AS (VALUES
+	(1, 'logq_build_info', 'gauge', '1; the versions of the extension and of PostgreSQL are its labels.'),
+	(2, 'logq_health', 'gauge', '1 if what logq.health() checks is well, 0 if not.'),
+	(3, 'logq_queries_total', 'counter', 'Queries of this database that have read log tables and ended.'),
+	(4, 'logq_query_errors_total', 'counter', 'Queries that failed.'),
+	(5, 'logq_query_partial_total', 'counter', 'Queries that were answered without some partition (logq.partial_results).'),
+	(6, 'logq_query_execution_time_seconds', 'histogram', 'How long queries took, from their start to their end.'),
+	(7, 'logq_query_first_row_time_seconds', 'histogram', 'How long queries took to their first row, of those that had one.'),
+	(8, 'logq_query_partitions_queried_total', 'counter', 'Partitions that queries asked, added up over all queries.'),
+	(9, 'logq_query_partitions_pruned_total', 'counter', 'Partitions that queries could leave out, added up over all queries.'),
+	(10, 'logq_query_segments_queried_total', 'counter', 'Segments that queries asked partitions for.'),
+	(11, 'logq_query_segments_cached_total', 'counter', 'Segments that the cache answered for.'),
+	(12, 'logq_query_segments_pruned_total', 'counter', 'Segments that queries could leave out, by what told so.'),
+	(13, 'logq_query_rows_total', 'counter', 'Rows that partitions and the cache gave to queries.'),
+	(14, 'logq_query_received_bytes_total', 'counter', 'Bytes that queries received from partitions.'),
+	(15, 'logq_query_retries_total', 'counter', 'Requests that were made again, at another server or over another connection.'),
+	(16, 'logq_query_hedges_total', 'counter', 'Second requests beside a slow one.'),
+	(17, 'logq_query_queued_seconds_total', 'counter', 'How long queries waited to be admitted.'),
+	(18, 'logq_query_stats_reset_timestamp_seconds', 'gauge', 'When the counters of queries last began at 0.'),
+	(19, 'logq_admission_limit', 'gauge', 'How many queries of all databases may run at once (logq.max_concurrent_queries), 0 if any number.'),
+	(20, 'logq_admission_running', 'gauge', 'Queries of all databases that run.'),
+	(21, 'logq_admission_waiting', 'gauge', 'Queries that wait until others have ended.'),
+	(22, 'logq_admission_admitted_total', 'counter', 'Queries that were admitted.'),
+	(23, 'logq_admission_waited_total', 'counter', 'Queries that had to wait first.'),
+	(24, 'logq_admission_rejected_total', 'counter', 'Queries that were turned away.'),
+	(25, 'logq_admission_wait_seconds_total', 'counter', 'How long queries of all databases waited.'),
+	(26, 'logq_connections_limit', 'gauge', 'How many connections there may be to a partition (logq.max_connections_per_partition), 0 if any number.'),
+	(27, 'logq_connections_open', 'gauge', 'Connections to all partitions.'),
+	(28, 'logq_connections_waiting', 'gauge', 'Sessions that wait for a connection.'),
+	(29, 'logq_connections_rejected_total', 'counter', 'Queries that got no connection in time.'),
+	(30, 'logq_partition_up', 'gauge', '1 if nothing bad is known of the partition, 0 if it is left alone or its catalog cannot be confirmed.'),
+	(31, 'logq_partition_connections_open', 'gauge', 'Open connections to the servers of the partition.'),
+	(32, 'logq_partition_connections_waiting', 'gauge', 'Sessions that wait for a connection to the partition.'),
+	(33, 'logq_partition_open_segments', 'gauge', 'Segments of the partition that take rows.'),
+	(34, 'logq_partition_sealed_segments', 'gauge', 'Segments of the partition that are finished: indexed and summarised.'),
+	(35, 'logq_partition_sealing_due', 'gauge', 'Open segments that should be sealed by now.'),
+	(36, 'logq_partition_rows', 'gauge', 'Rows of the partition, those of open segments estimated.'),
+	(37, 'logq_partition_sealed_bytes', 'gauge', 'What the sealed segments take on the partition.'),
+	(38, 'logq_partition_rolled_up_segments', 'gauge', 'Sealed segments that have rollups.'),
+	(39, 'logq_partition_rollup_rows', 'gauge', 'Rows of the rollups of sealed segments.'),
+	(40, 'logq_partition_catalog_confirmed_timestamp_seconds', 'gauge', 'When the copy of the catalog of the partition was last found true.'),
+	(41, 'logq_server_breaker_state', 'gauge', '0 if the server is asked, 2 if it is left alone, 1 if somebody looks whether it is back.'),
+	(42, 'logq_server_consecutive_failures', 'gauge', 'Failures of the server since it last answered.'),
+	(43, 'logq_server_requests_total', 'counter', 'Requests to the server.'),
+	(44, 'logq_server_errors_total', 'counter', 'Requests to the server that failed.'),
+	(45, 'logq_server_hedges_total', 'counter', 'Second requests to the server, beside one to a slow server.'),
+	(46, 'logq_server_hedge_wins_total', 'counter', 'Second requests to the server that were answered first.'),
+	(47, 'logq_server_latency_mean_seconds', 'gauge', 'Moving average of the time to the first result, over an open connection.'),
+	(48, 'logq_server_latency_p95_seconds', 'gauge', '95th percentile of the time to the first result, over an open connection.'),
+	(49, 'logq_server_connect_p95_seconds', 'gauge', '95th percentile of the time to the first result, with connecting.'),
+	(50, 'logq_server_lag_seconds', 'gauge', 'How far the replica was behind when it was last asked.'),
+	(51, 'logq_server_lag_checked_timestamp_seconds', 'gauge', 'When the replica was last asked how far it is behind.'),
+	(52, 'logq_topic_in_state', 'gauge', '1 for the state that the topic is in, 0 for the others.'),
+	(53, 'logq_ingest_rows_total', 'counter', 'Rows that were taken in from Kafka.'),
+	(54, 'logq_ingest_bytes_total', 'counter', 'Bytes of messages that were taken in.'),
+	(55, 'logq_ingest_dead_letters_total', 'counter', 'Records that could not become rows.'),
+	(56, 'logq_ingest_lag_messages', 'gauge', 'Messages that wait in Kafka.'),
+	(57, 'logq_ingest_next_offset', 'gauge', 'The next offset that is missing on a partition of logq.'),
+	(58, 'logq_ingest_last_commit_timestamp_seconds', 'gauge', 'When rows were last committed.'),
+	(59, 'logq_cache_enabled', 'gauge', '1 if there is this level of the cache, 0 if it is off or not configured.'),
+	(60, 'logq_cache_hits_total', 'counter', 'Values that were found.'),
+	(61, 'logq_cache_misses_total', 'counter', 'Values that were not there.'),
+	(62, 'logq_cache_expired_total', 'counter', 'Values that were too old.'),
+	(63, 'logq_cache_damaged_total', 'counter', 'Values that were not what had been stored.'),
+	(64, 'logq_cache_stores_total', 'counter', 'Values that were stored.'),
+	(65, 'logq_cache_read_bytes_total', 'counter', 'Bytes that were read.'),
+	(66, 'logq_cache_written_bytes_total', 'counter', 'Bytes that were written.'),
+	(67, 'logq_cache_saved_seconds_total', 'counter', 'Time of partitions that was saved.'),
+	(68, 'logq_cache_memory_entries', 'gauge', 'Entries in memory.'),
+	(69, 'logq_cache_memory_bytes', 'gauge', 'Bytes that they take.'),
+	(70, 'logq_cache_memory_limit_bytes', 'gauge', 'Bytes that they may take (logq.hot_cache_size).'),
+	(71, 'logq_cache_memory_evictions_total', 'counter', 'Entries that made room for others.'),
+	(72, 'logq_cache_redis_breaker_state', 'gauge', '0 if Redis is asked, 2 if it is left alone, 1 if it takes no values or somebody looks whether it is back.'),
+	(73, 'logq_cache_redis_dropped_total', 'counter', 'Values that Redis did not take.'),
+	(74, 'logq_cache_redis_errors_total', 'counter', 'Errors of Redis.'),
+	(75, 'logq_cache_redis_timeouts_total', 'counter', 'Times that Redis did not answer in time.')
+), query AS MATERIALIZED (
+	SELECT * FROM logq.stat_queries
+), bucket AS MATERIALIZED (
+	SELECT h.le_ms, CASE WHEN h.le_ms = 'Infinity' THEN '+Inf' ELSE (h.le_ms / 1000)::text END AS le, h.count, h.first_row_count
+	FROM logq.query_histogram() h
+), server AS MATERIALIZED (
+	SELECT * FROM logq.stat_partitions
+), topic AS MATERIALIZED (
+	SELECT * FROM logq.stat_ingest
+), health AS MATERIALIZED (
+	SELECT * FROM logq.health()
+), sample(name, suffix, labels, value) AS (
+	SELECT 'logq_build_info', '', ARRAY['version', e.extversion, 'server_version', current_setting('server_version')], 1::float8
+	FROM pg_extension e WHERE e.extname = 'logq'
+UNION ALL
+	SELECT 'logq_health', '', ARRAY['check', h.check_name, 'object', coalesce(h.subject, '')], h.ok::int
+	FROM health h
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM query q, LATERAL (VALUES
+		('logq_queries_total', q.queries::float8), ('logq_query_errors_total', q.errors), ('logq_query_partial_total', q.partial),
+		('logq_query_partitions_queried_total', q.partitions_asked), ('logq_query_partitions_pruned_total', q.partitions_pruned),
+		('logq_query_segments_queried_total', q.segments_asked), ('logq_query_segments_cached_total', q.segments_cached),
+		('logq_query_rows_total', q.rows), ('logq_query_received_bytes_total', q.bytes),
+		('logq_query_retries_total', q.retried), ('logq_query_hedges_total', q.hedged),
+		('logq_query_queued_seconds_total', q.queued_ms / 1000),
+		('logq_query_stats_reset_timestamp_seconds', extract(epoch FROM q.stats_reset)::float8)) v(name, value)
+UNION ALL
+	SELECT 'logq_query_segments_pruned_total', '', ARRAY['reason', v.reason], v.value
+	FROM query q, LATERAL (VALUES
+		('time', q.pruned_by_time::float8), ('id', q.pruned_by_id), ('level', q.pruned_by_level), ('service', q.pruned_by_service),
+		('trace_id', q.pruned_by_trace_id), ('attrs', q.pruned_by_attrs), ('words', q.pruned_by_words),
+		('several', q.pruned_by_several), ('partition', q.pruned_by_partition), ('partition_id', q.pruned_by_partition_id),
+		('contradiction', q.pruned_by_contradiction),
+		('other', greatest(0, q.segments_pruned - q.pruned_by_time - q.pruned_by_id - q.pruned_by_level - q.pruned_by_service
+			- q.pruned_by_trace_id - q.pruned_by_attrs - q.pruned_by_words - q.pruned_by_several
+			- q.pruned_by_partition - q.pruned_by_partition_id - q.pruned_by_contradiction))) v(reason, value)
+UNION ALL
+	(SELECT v.name, '_bucket', ARRAY['le', b.le], v.value
+	FROM bucket b, LATERAL (VALUES
+		('logq_query_execution_time_seconds', b.count::float8), ('logq_query_first_row_time_seconds', b.first_row_count)) v(name, value)
+	ORDER BY b.le_ms)
+UNION ALL
+	SELECT v.name, '_sum', '{}', v.value
+	FROM query q, LATERAL (VALUES ('logq_query_execution_time_seconds', q.total_ms / 1000), ('logq_query_first_row_time_seconds', q.first_row_ms / 1000)) v(name, value)
+UNION ALL
+	SELECT v.name, '_count', '{}', v.value
+	FROM bucket b, LATERAL (VALUES
+		('logq_query_execution_time_seconds', b.count::float8), ('logq_query_first_row_time_seconds', b.first_row_count)) v(name, value)
+	WHERE b.le = '+Inf'
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_admission a, LATERAL (VALUES
+		('logq_admission_limit', a.query_limit::float8), ('logq_admission_running', a.running), ('logq_admission_waiting', a.waiting),
+		('logq_admission_admitted_total', a.admitted), ('logq_admission_waited_total', a.waited),
+		('logq_admission_rejected_total', a.rejected), ('logq_admission_wait_seconds_total', a.wait_ms / 1000),
+		('logq_connections_limit', a.connection_limit), ('logq_connections_open', a.connections),
+		('logq_connections_waiting', a.connections_waiting), ('logq_connections_rejected_total', a.connections_rejected)) v(name, value)
+	WHERE a.query_limit IS NOT NULL
+UNION ALL
+	SELECT 'logq_partition_up', '', ARRAY['partition', h.subject], h.ok::int
+	FROM health h WHERE h.check_name = 'partition'
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition], v.value
+	FROM server s, LATERAL (VALUES ('logq_partition_connections_open', s.connections::float8), ('logq_partition_connections_waiting', s.waiting)) v(name, value)
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition], v.value
+	FROM (SELECT * FROM logq.stat_segments ORDER BY partition) s, LATERAL (VALUES
+		('logq_partition_open_segments', s.open_segments::float8), ('logq_partition_sealed_segments', s.sealed_segments),
+		('logq_partition_sealing_due', s.sealing_due), ('logq_partition_rows', s.rows),
+		('logq_partition_sealed_bytes', s.sealed_bytes), ('logq_partition_rolled_up_segments', s.rolled_up_segments),
+		('logq_partition_rollup_rows', s.rollup_rows),
+		('logq_partition_catalog_confirmed_timestamp_seconds', extract(epoch FROM s.confirmed_at))) v(name, value)
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition, 'address', s.server, 'role', s.role], v.value
+	FROM server s, LATERAL (VALUES
+		('logq_server_breaker_state', (CASE s.breaker WHEN 'closed' THEN 0 WHEN 'half-open' THEN 1 ELSE 2 END)::float8),
+		('logq_server_consecutive_failures', s.failures), ('logq_server_requests_total', s.requests), ('logq_server_errors_total', s.errors),
+		('logq_server_hedges_total', s.hedges), ('logq_server_hedge_wins_total', s.hedge_wins),
+		('logq_server_latency_mean_seconds', s.latency_ms / 1000), ('logq_server_latency_p95_seconds', s.p95_ms / 1000),
+		('logq_server_connect_p95_seconds', s.connect_p95_ms / 1000),
+		('logq_server_lag_seconds', s.lag_ms / 1000.0), ('logq_server_lag_checked_timestamp_seconds', extract(epoch FROM s.checked_at))) v(name, value)
+UNION ALL
+	SELECT 'logq_topic_in_state', '', ARRAY['topic', i.topic, 'state', st.state], (i.state = st.state)::int
+	FROM (SELECT topic, min(state) AS state FROM topic GROUP BY topic) i,
+		unnest(ARRAY['starting', 'running', 'paused', 'waiting', 'failed', 'stopped']) st(state)
+UNION ALL
+	SELECT v.name, '', ARRAY['topic', i.topic, 'kafka_partition', i.kafka_partition::text], v.value
+	FROM topic i, LATERAL (VALUES
+		('logq_ingest_rows_total', i.rows::float8), ('logq_ingest_bytes_total', i.bytes), ('logq_ingest_dead_letters_total', i.dead_letters),
+		('logq_ingest_lag_messages', i.lag), ('logq_ingest_next_offset', i.next_offset),
+		('logq_ingest_last_commit_timestamp_seconds', extract(epoch FROM i.last_commit))) v(name, value)
+	WHERE i.kafka_partition IS NOT NULL
+UNION ALL
+	SELECT v.name, '', ARRAY['level', c.level], v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_enabled', (c.state NOT IN ('off', 'not configured'))::int::float8),
+		('logq_cache_hits_total', c.hits), ('logq_cache_misses_total', c.misses), ('logq_cache_expired_total', c.expired),
+		('logq_cache_damaged_total', c.damaged), ('logq_cache_stores_total', c.stores),
+		('logq_cache_read_bytes_total', c.bytes_read), ('logq_cache_written_bytes_total', c.bytes_written),
+		('logq_cache_saved_seconds_total', c.saved_ms / 1000)) v(name, value)
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_memory_entries', c.entries::float8), ('logq_cache_memory_bytes', c.bytes),
+		('logq_cache_memory_limit_bytes', c.size_limit), ('logq_cache_memory_evictions_total', c.evictions)) v(name, value)
+	WHERE c.level = 'memory'
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_redis_breaker_state', (CASE c.state WHEN 'closed' THEN 0 WHEN 'open' THEN 2 ELSE 1 END)::float8),
+		('logq_cache_redis_dropped_total', c.dropped), ('logq_cache_redis_errors_total', c.errors), ('logq_cache_redis_timeouts_total', c.timeouts)) v(name, value)
+	WHERE c.level = 'redis' AND c.state <> 'not configured'
+), line AS (
+	SELECT s.name, row_number() OVER () AS n, s.name || s.suffix
+		|| CASE WHEN s.labels <> '{}' THEN
+			(SELECT '{' || string_agg(s.labels[k] || '="' || replace(replace(replace(s.labels[k + 1],
+				E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n') || '"', ',' ORDER BY k) || '}'
+			FROM generate_series(1, cardinality(s.labels), 2) k) ELSE '' END
+		|| ' ' || CASE s.value WHEN 'Infinity' THEN '+Inf' WHEN '-Infinity' THEN '-Inf' ELSE s.value::text END AS text
+	FROM sample s WHERE s.value IS NOT NULL
+), family AS (
+	SELECT m.ord, format(E'# HELP %s %s\n# TYPE %s %s\n', m.name, m.help, m.name, m.type)
+		|| string_agg(l.text || E'\n', '' ORDER BY l.n) AS text
+	FROM metric m JOIN line l USING (name) GROUP BY m.ord, m.name, m.type, m.help
+)
+SELECT coalesce(string_agg(f.text, '' ORDER BY f.ord), '') FROM family f
+$$;
+COMMENT ON FUNCTION logq.metrics() IS
+	'the statistics of this coordinator in the text format of Prometheus; connects to nothing. Names hosts: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.metrics() FROM PUBLIC;
 
 -- ---------------------------------------------------------------------
 -- Aggregates: those that put partial results together, and approximate ones
@@ -2261,10 +2500,11 @@ GRANT SELECT ON logq.logs, logq.grafana_logs, logq.grafana_annotations, logq.gra
 GRANT INSERT ON logq.logs TO logq_writer;
 
 -- how things are, without a row of anybody's logs
-GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest
+GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest, logq.stat_segments
 	TO logq_admin, pg_monitor;
 GRANT EXECUTE ON FUNCTION logq.admission_status(), logq.server_status(), logq.ingest_status(),
-	logq.catalog_status(), logq.catalog_places(), logq.health(interval, interval, bigint, interval, float8, interval, interval, interval), logq.stats()
+	logq.catalog_status(), logq.catalog_places(), logq.health(interval, interval, bigint, interval, float8, interval, interval, interval), logq.stats(),
+	logq.metrics()
 	TO logq_admin, pg_monitor;
 
 GRANT USAGE ON FOREIGN DATA WRAPPER logq_fdw TO logq_admin;

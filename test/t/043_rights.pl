@@ -142,8 +142,8 @@ has_rights('logq_reader', [
 has_rights('logq_writer', [ 'schema logq USAGE', 'table logs INSERT' ], 'writers');
 
 my @monitor = ('schema logq USAGE',
-	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest)),
-	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status catalog_places stats)),
+	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest stat_segments)),
+	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status catalog_places stats metrics)),
 		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision, '
 		. 'dead_letters_within interval, rejected_within interval, max_clock_offset interval, '
 		. 'OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)'));
@@ -229,11 +229,11 @@ foreach my $user (qw(rita wim))
 		user => $user)
 	  foreach @admin_calls;
 	$c->fails("SELECT * FROM logq.$_", '42501', qr/permission denied for/, "nor read $_", user => $user)
-	  foreach qw(partition partitions segments topic topic_secret stat_partitions stat_ingest stat_admission
+	  foreach qw(partition partitions segments topic topic_secret stat_partitions stat_ingest stat_admission stat_segments
 	  dead_letters catalog catalog_segment catalog_filter catalog_filter_group partition_number);
 }
 $c->gives("SELECT count(*) > 0 FROM logq.$_", $_ eq 'stat_ingest' ? 'f' : 't', "who monitors reads $_", user => 'mona')
-  foreach qw(stat_admission stat_partitions stat_ingest stat_cache);
+  foreach qw(stat_admission stat_partitions stat_ingest stat_segments stat_cache);
 $c->fails("SELECT * FROM logq.$_", '42501', qr/permission denied/, "but not $_", user => 'mona')
   foreach qw(logs segments topic dead_letters);
 
@@ -288,7 +288,7 @@ is($c->sql(sprintf $unsafe, 'logq'), '', 'functions here have a pinned search_pa
 is($c->on('p1', sprintf($unsafe, 'logq_store') =~ s/ AND p\.prosqlbody IS NULL//r), '',
 	'and so have those on partitions');
 is($c->sql(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace AND prosecdef}),
-	'health stats', 'these alone run as their owner here');
+	'health metrics stats', 'these alone run as their owner here');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq_store'::regnamespace AND prosecdef}),
 	'make_segment reopen_now reopen_segment', 'and on a partition those three');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'logq_store'::regnamespace AND a.grantee = 0}),
@@ -370,6 +370,8 @@ my @calls = (
 	'SELECT name, rows FROM logq.partitions',
 	'SELECT partition, state, rows, levels FROM logq.segments ORDER BY lower, partition',
 	'SELECT logq.store_sql(7)',
+	'SELECT partition, sealed_segments, rows FROM logq.stat_segments ORDER BY partition',
+	q{SELECT count(*) FROM regexp_split_to_table(logq.metrics(), E'\n') l WHERE pg_catalog.starts_with(l, '# TYPE logq_')},
 	'SELECT logq.approx_count_distinct(message) FROM logq.logs',
 	'SELECT level, count(*) FROM logq.logs GROUP BY level ORDER BY level',
 );
