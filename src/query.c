@@ -229,33 +229,38 @@ logq_query_first_row(LogqScanState *scan)
 }
 
 /*
- * Add why segments of a partition were not asked, in the last run.
+ * Add why segments of a partition were not asked, in the last run.  Returns how
+ * many these are.
  */
-static void
+static int64
 add_reasons(const LogqScanState *scan, int index, Numbers *sum)
 {
 	const LogqPruned *pruned = &scan->pruned[index];
 	int			known = Max(pruned->known, 0);
+	int64		n = 0;
 
 	if (pruned->valid)
 	{
 		for (int r = 0; r < LOGQ_NREASONS; r++)
+		{
 			sum->not_asked[r] += pruned->removed[r];
-		return;
+			n += pruned->removed[r];
+		}
+		return n;
 	}
 	switch (scan->fates[index])
 	{
 		case LOGQ_FATE_PRUNED_NAME:
 			sum->not_asked[LOGQ_NOT_ASKED_PARTITION] += known;
-			break;
+			return known;
 		case LOGQ_FATE_PRUNED_ID:
 			sum->not_asked[LOGQ_NOT_ASKED_PARTITION_ID] += known;
-			break;
+			return known;
 		case LOGQ_FATE_PRUNED_EMPTY:
 			sum->not_asked[LOGQ_NOT_ASKED_CONTRADICTION] += known;
-			break;
+			return known;
 		default:
-			break;
+			return 0;
 	}
 }
 
@@ -270,6 +275,7 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 	{
 		const LogqStream *stream = &scan->streams[i];
 		int64		cached = 0;
+		int64		removed;
 
 		sum->segments_asked += stream->fragments_asked;
 		for (int level = 0; level < LOGQ_NCACHE_LEVELS; level++)
@@ -278,9 +284,10 @@ add_scan(LogqQuery *query, const LogqScanState *scan, Numbers *sum)
 		if (stream->oldest != 0 &&
 			(sum->oldest == 0 || stream->oldest < sum->oldest))
 			sum->oldest = stream->oldest;
+		/* of several runs, or fragments asked twice, all are in "asked" */
+		removed = add_reasons(scan, i, sum);
 		sum->segments_pruned += Max(scan->pruned[i].known -
-									stream->fragments_asked - cached, 0);
-		add_reasons(scan, i, sum);
+									stream->fragments_asked - cached, removed);
 		sum->retried += stream->retries;
 		sum->hedged += stream->hedges;
 		sum->bytes += stream->bytes;

@@ -358,7 +358,7 @@ LogqTest::poll_ok(sub { return $c->sql("SELECT count(*) FROM logq.stat_partition
 	is("$n $first", $c->sql("SELECT count || ' ' || first_row_count FROM logq.query_histogram() WHERE le_ms = 'infinity'"), 'the bars are all queries');
 	is(scalar(grep { $_->[1] < 0 || $_->[2] < 0 } @{ $bars->{rows} }), 0, 'and none is negative');
 	is($bars->{rows}[-1][0], 'more', 'the last one is of those that took longest');
-	is(join(' ', map { "$_->[0] $_->[2] $_->[3]" } @{ $rows{Servers}{rows} }), 'p1 primary closed p1 replica closed p2 primary closed', 'Servers: all of them');
+	is(join(' ', map { "$_->[0] $_->[2] $_->[3] $_->[4]" } @{ $rows{Servers}{rows} }), 'p1 primary up closed p1 replica up closed p2 primary up closed', 'Servers: all of them');
 	is(join(' ', map { "@$_[0, 1, 2, 3]" } @{ $rows{'Catalogs and sealing'}{rows} }),
 		join(' ', map { s/\|/ /gr } split /\n/, $c->sql(q{SELECT partition, 'ok', count(*) FILTER (WHERE state = 'open'), count(*) FILTER (WHERE state = 'sealed')
 			FROM logq.segments GROUP BY 1 ORDER BY 1})), 'Catalogs and sealing: segments');
