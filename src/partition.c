@@ -389,7 +389,9 @@ logq_add_partition(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("server \"%s\" is already a partition",
-						server->servername)));
+						server->servername),
+				 errhint("To make a store anew that is lost, run SELECT logq.remove_partition(%s, true) first.",
+						 quote_literal_cstr(server->servername))));
 
 	number = join_partition(server, wanted, interval, &same_locale);
 

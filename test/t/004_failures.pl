@@ -417,7 +417,7 @@ SQL
 # ---------- no store ----------
 
 $c->on('p3', 'DROP SCHEMA logq_store CASCADE');
-$c->fails($few, '\w{5}', qr/"p3" has no log store[\s\S]*HINT:/, 'the store was dropped');
+$c->fails($few, '\w{5}', qr/"p3" has no log store[\s\S]*HINT:.*remove_partition\('p3', true\)/, 'the store was dropped');
 is($c->sql("SELECT logq.remove_partition('p3', true); SELECT logq.add_partition('p3') > 0"),
 	"\nt", 'the partition can be set up anew');
 is($c->sql("SELECT count(*) FROM logq.logs WHERE partition = 'p3'"), 0, 'and is empty');
