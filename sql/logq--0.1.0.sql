@@ -127,7 +127,7 @@ CREATE TABLE logq_store.store (
 	retention			interval CHECK (retention > '0'),
 	only_row			boolean NOT NULL DEFAULT true UNIQUE CHECK (only_row)
 );
-INSERT INTO logq_store.store VALUES (3, @NUMBER@, @INTERVAL@);
+INSERT INTO logq_store.store VALUES (4, @NUMBER@, @INTERVAL@);
 
 -- Raised with every change of the table segment.  Microseconds since 1970, or
 -- one more than before: a store that was restored from a backup never comes to
@@ -231,6 +231,41 @@ END
 $raise$;
 REVOKE ALL ON FUNCTION logq_store.raise_version() FROM PUBLIC;
 
+-- Gives a segment the row-level security of the log table, and no other.  New
+-- segments get it when they are made; after a change, run it for the others.
+-- FORCE is not taken over: whoever seals must see all rows.
+CREATE FUNCTION logq_store.copy_row_security(seg name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $security$
+DECLARE
+	policy	record;
+	enabled	boolean;
+BEGIN
+	FOR policy IN SELECT polname FROM pg_policy WHERE polrelid = format('logq_store.%I', seg)::regclass LOOP
+		EXECUTE format('DROP POLICY %I ON logq_store.%I', policy.polname, seg);
+	END LOOP;
+	FOR policy IN
+		SELECT polname AS name, CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END AS kind,
+			CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+				WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
+			(SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+				FROM unnest(polroles) r) AS roles,
+			' USING (' || pg_get_expr(polqual, polrelid) || ')' AS qual,
+			' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')' AS checks
+		FROM pg_policy WHERE polrelid = 'logq_store.log'::regclass
+	LOOP
+		EXECUTE format('CREATE POLICY %I ON logq_store.%I AS %s FOR %s TO %s', policy.name, seg,
+			policy.kind, policy.command, policy.roles) || concat(policy.qual, policy.checks);
+	END LOOP;
+	SELECT relrowsecurity INTO enabled FROM pg_class WHERE oid = 'logq_store.log'::regclass;
+	EXECUTE format('ALTER TABLE logq_store.%I %s ROW LEVEL SECURITY', seg,
+		CASE WHEN enabled THEN 'ENABLE' ELSE 'DISABLE' END);
+END
+$security$;
+REVOKE ALL ON FUNCTION logq_store.copy_row_security(name) FROM PUBLIC;
+
 -- Makes the segment that takes a row of the given time, unless it is there.
 -- A table that is then attached: CREATE TABLE ... PARTITION OF would lock
 -- out readers and writers of all segments.
@@ -285,6 +320,16 @@ BEGIN
 	LOOP
 		EXECUTE format('GRANT %s ON logq_store.%I TO %s', acl.privilege, seg, acl.role);
 	END LOOP;
+	-- and no more of it; a policy that does not fit must not stop the logs
+	IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'logq_store.log'::regclass) THEN
+		BEGIN
+			PERFORM logq_store.copy_row_security(seg);
+		EXCEPTION WHEN OTHERS THEN
+			EXECUTE format('ALTER TABLE logq_store.%I ENABLE ROW LEVEL SECURITY', seg);
+			RAISE WARNING 'policies of logq_store.log could not be given to segment "%": %', seg, SQLERRM
+				USING HINT = 'Until they are, nobody but its owner sees its rows.';
+		END;
+	END IF;
 	EXECUTE format('ALTER TABLE logq_store.log ATTACH PARTITION logq_store.%I FOR VALUES FROM (%L) TO (%L)', seg, lo, hi);
 	INSERT INTO logq_store.segment (name, lower, upper, version) VALUES (seg, lo, hi, logq_store.raise_version());
 END
@@ -557,6 +602,112 @@ END
 $move$;
 REVOKE ALL ON FUNCTION logq_store.move_offsets(text, text, integer[], bigint[], bigint[], text) FROM PUBLIC;
 UPDATE logq_store.store SET format = 3;
+$step$
+WHEN 3 THEN $step$
+-- Gives a segment the row-level security of the log table, and no other.  New
+-- segments get it when they are made; after a change, run it for the others.
+-- FORCE is not taken over: whoever seals must see all rows.
+CREATE FUNCTION logq_store.copy_row_security(seg name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $security$
+DECLARE
+	policy	record;
+	enabled	boolean;
+BEGIN
+	FOR policy IN SELECT polname FROM pg_policy WHERE polrelid = format('logq_store.%I', seg)::regclass LOOP
+		EXECUTE format('DROP POLICY %I ON logq_store.%I', policy.polname, seg);
+	END LOOP;
+	FOR policy IN
+		SELECT polname AS name, CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END AS kind,
+			CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+				WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
+			(SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+				FROM unnest(polroles) r) AS roles,
+			' USING (' || pg_get_expr(polqual, polrelid) || ')' AS qual,
+			' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')' AS checks
+		FROM pg_policy WHERE polrelid = 'logq_store.log'::regclass
+	LOOP
+		EXECUTE format('CREATE POLICY %I ON logq_store.%I AS %s FOR %s TO %s', policy.name, seg,
+			policy.kind, policy.command, policy.roles) || concat(policy.qual, policy.checks);
+	END LOOP;
+	SELECT relrowsecurity INTO enabled FROM pg_class WHERE oid = 'logq_store.log'::regclass;
+	EXECUTE format('ALTER TABLE logq_store.%I %s ROW LEVEL SECURITY', seg,
+		CASE WHEN enabled THEN 'ENABLE' ELSE 'DISABLE' END);
+END
+$security$;
+REVOKE ALL ON FUNCTION logq_store.copy_row_security(name) FROM PUBLIC;
+
+-- Makes the segment that takes a row of the given time, unless it is there.
+-- A table that is then attached: CREATE TABLE ... PARTITION OF would lock
+-- out readers and writers of all segments.
+CREATE OR REPLACE FUNCTION logq_store.make_segment(at timestamptz)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $make$
+DECLARE
+	step	bigint;
+	secs	bigint;
+	lo		timestamptz;
+	hi		timestamptz;
+	seg		text;
+	acl		record;
+BEGIN
+	IF NOT has_table_privilege(session_user, 'logq_store.log', 'INSERT') THEN
+		RAISE insufficient_privilege
+			USING MESSAGE = 'permission denied to make a segment of logq_store.log';
+	END IF;
+	IF EXISTS (SELECT FROM logq_store.segment WHERE lower <= at AND upper > at) THEN
+		RETURN;
+	END IF;
+	-- one maker at a time; the next one finds our segment.  This lock is the one
+	-- that ATTACH needs, and must not be waited for with the version in hand.
+	LOCK TABLE ONLY logq_store.log IN SHARE UPDATE EXCLUSIVE MODE;
+	PERFORM FROM logq_store.catalog_version FOR UPDATE;
+	IF EXISTS (SELECT FROM logq_store.segment WHERE lower <= at AND upper > at) THEN
+		RETURN;
+	END IF;
+	-- in whole seconds, as floating point would round a last microsecond up
+	SELECT extract(epoch FROM segment_interval) INTO step FROM logq_store.store;
+	secs := extract(epoch FROM date_trunc('second', at));
+	secs := secs - ((secs % step) + step) % step;
+	lo := to_timestamp(secs);
+	hi := to_timestamp(secs + step);
+	-- the interval may have been another one before
+	lo := greatest(lo, (SELECT max(upper) FROM logq_store.segment WHERE upper <= at));
+	hi := least(hi, (SELECT min(lower) FROM logq_store.segment WHERE lower > at));
+	seg := 'log_' || to_char(lo, 'YYYYMMDD_HH24MISS') ||
+		CASE WHEN extract(year FROM lo) < 0 THEN '_bc' ELSE '' END;
+	EXECUTE format('CREATE TABLE logq_store.%I (LIKE logq_store.log INCLUDING DEFAULTS INCLUDING STORAGE)', seg);
+	EXECUTE format('CREATE INDEX ON logq_store.%I (ts, id)', seg);
+	EXECUTE format('CREATE INDEX ON logq_store.%I USING hash (trace_id)', seg);
+	-- segments are read by their own names: who may read the whole may read them
+	FOR acl IN
+		SELECT a.privilege_type AS privilege,
+			CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS role
+		FROM pg_class c, aclexplode(c.relacl) a
+		WHERE c.oid = 'logq_store.log'::regclass AND a.grantee <> c.relowner
+	LOOP
+		EXECUTE format('GRANT %s ON logq_store.%I TO %s', acl.privilege, seg, acl.role);
+	END LOOP;
+	-- and no more of it; a policy that does not fit must not stop the logs
+	IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'logq_store.log'::regclass) THEN
+		BEGIN
+			PERFORM logq_store.copy_row_security(seg);
+		EXCEPTION WHEN OTHERS THEN
+			EXECUTE format('ALTER TABLE logq_store.%I ENABLE ROW LEVEL SECURITY', seg);
+			RAISE WARNING 'policies of logq_store.log could not be given to segment "%": %', seg, SQLERRM
+				USING HINT = 'Until they are, nobody but its owner sees its rows.';
+		END;
+	END IF;
+	EXECUTE format('ALTER TABLE logq_store.log ATTACH PARTITION logq_store.%I FOR VALUES FROM (%L) TO (%L)', seg, lo, hi);
+	INSERT INTO logq_store.segment (name, lower, upper, version) VALUES (seg, lo, hi, logq_store.raise_version());
+END
+$make$;
+UPDATE logq_store.store SET format = 4;
 $step$
 END
 $function$;

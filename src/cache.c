@@ -550,7 +550,7 @@ may_skip_asking(LogqStream *stream)
 	}
 	return stream->confirmed ||
 		(stream->plan_version == stream->part->version &&
-		 logq_catalog_confirmed(stream->part));
+		 !stream->check_security && logq_catalog_confirmed(stream->part));
 }
 
 /*

@@ -98,6 +98,7 @@ distrust(LogqPartition *part)
 {
 	part->loaded = false;
 	part->version = 0;
+	part->row_security_at = 0;
 	part->confirmed_at = 0;
 	part->distrusted_at = GetCurrentTimestamp();
 }
@@ -766,4 +767,50 @@ logq_catalog_confirm(LogqPartition *part, TimestampTz asked_at)
 {
 	part->confirmed_at = Max(part->confirmed_at, asked_at);
 	logq_shmem_confirm(part->number, part->version, asked_at);
+}
+
+/*
+ * Is there row-level security on the partition's log rows?  Then counts that
+ * were made of all of them are nobody's business.
+ *
+ * Like the catalog, "off" is believed for logq.catalog_max_age.  "On" is as
+ * well: it costs time, and no more.
+ */
+LogqRowSecurity
+logq_row_security(const LogqPartition *part)
+{
+	bool		found = part->row_security;
+	TimestampTz at = part->row_security_at;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since;
+	LogqConfirmation shared;
+
+	since = TimestampTzPlusMilliseconds(now, -(int64) logq_catalog_max_age);
+	since = Max(since, part->distrusted_at);
+	if (logq_shmem_get(part->number, &shared) && shared.row_security_at > at)
+	{
+		found = shared.row_security;
+		at = shared.row_security_at;
+	}
+	if (at <= since || at > now)
+		return LOGQ_ROW_SECURITY_UNKNOWN;
+	if (found)
+		return LOGQ_ROW_SECURITY_ON;
+	return logq_strict_pruning ? LOGQ_ROW_SECURITY_UNKNOWN :
+		LOGQ_ROW_SECURITY_OFF;
+}
+
+/*
+ * A request that began at asked_at found it to be so.
+ */
+void
+logq_note_row_security(LogqPartition *part, bool row_security,
+					   TimestampTz asked_at)
+{
+	if (asked_at >= part->row_security_at)
+	{
+		part->row_security = row_security;
+		part->row_security_at = asked_at;
+	}
+	logq_shmem_row_security(part->number, row_security, asked_at);
 }

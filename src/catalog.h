@@ -98,6 +98,8 @@ struct LogqPartition
 								 * written to what is sealed */
 	TimestampTz confirmed_at;	/* a request of ours began then and found this
 								 * version to be true; 0: none has */
+	bool		row_security;	/* as a request found that began then: */
+	TimestampTz row_security_at;	/* 0: none has asked */
 	int			nsegments;
 	LogqSegment *segments;		/* by lower, ascending */
 	double		total_rows;		/* of all segments, a guess where unknown */
@@ -139,6 +141,32 @@ extern void logq_catalog_update(LogqPartition *part);
 extern bool logq_catalog_confirmed(const LogqPartition *part);
 /* a request that began at asked_at found our version to be true */
 extern void logq_catalog_confirm(LogqPartition *part, TimestampTz asked_at);
+
+/* Is there row-level security on a partition's log rows? */
+typedef enum LogqRowSecurity
+{
+	LOGQ_ROW_SECURITY_OFF,
+	LOGQ_ROW_SECURITY_ON,
+	LOGQ_ROW_SECURITY_UNKNOWN	/* the partition must say */
+} LogqRowSecurity;
+
+/*
+ * Policies change no version, so they are asked for on their own: as the last
+ * column beside the version.  Of tables that have it, those with a policy count
+ * (the list of policies is short, that of segments is not), or the log table.
+ */
+#define LOGQ_ROW_SECURITY_SQL \
+	"(SELECT relrowsecurity FROM pg_catalog.pg_class" \
+	" WHERE oid = '" LOGQ_STORE_SCHEMA ".log'::pg_catalog.regclass)" \
+	" OR EXISTS (SELECT FROM pg_catalog.pg_policy p" \
+	" JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity" \
+	" AND c.relnamespace = '" LOGQ_STORE_SCHEMA "'::pg_catalog.regnamespace)"
+
+/* as was found less than logq.catalog_max_age ago; strict: "off" is unknown */
+extern LogqRowSecurity logq_row_security(const LogqPartition *part);
+/* a request that began at asked_at found it to be so */
+extern void logq_note_row_security(LogqPartition *part, bool row_security,
+								   TimestampTz asked_at);
 
 /* the SQL that reads a partition's catalog: one version, one binary COPY */
 extern const char *logq_catalog_sql(void);
@@ -189,6 +217,8 @@ typedef struct LogqConfirmation
 	int64		version;		/* of the copy in the tables */
 	int64		changed;		/* logq.catalog.changed of that copy */
 	TimestampTz confirmed_at;	/* 0: not, or doubted since */
+	bool		row_security;	/* as found by who asked at: */
+	TimestampTz row_security_at;	/* 0: nobody has */
 	char		error[256];		/* why it could not be confirmed last, or "" */
 } LogqConfirmation;
 
@@ -197,6 +227,9 @@ extern void logq_shmem_init(void);	/* from _PG_init */
 extern bool logq_shmem_available(void);
 /* of a partition of the current database; false: nothing was published */
 extern bool logq_shmem_get(int32 number, LogqConfirmation *confirmation);
+/* row-level security was found to be so by a request that began at asked_at */
+extern void logq_shmem_row_security(int32 number, bool row_security,
+									TimestampTz asked_at);
 /* the tables have a new copy, which was true at asked_at */
 extern void logq_shmem_publish(int32 number, int64 version, int64 changed,
 							   TimestampTz asked_at);

@@ -55,7 +55,7 @@ PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
 /* store format that this version reads and writes */
-#define STORE_FORMAT 3
+#define STORE_FORMAT 4
 
 /*
  * Keys of the text of a database's sorting and case folding.  Equal texts

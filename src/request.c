@@ -136,24 +136,30 @@ logq_stream_prepare(LogqStream *stream)
 /*
  * What a request begins with that reads segments: a setting, and the version of
  * the catalog.  Once that has been confirmed, it is asked for only if a replica
- * may be older, or what comes may be stored under it.
+ * may be older, or what comes may be stored under it.  With it comes, if need
+ * be, whether there is row-level security.
  */
 static void
 append_opening(LogqStream *stream, bool replica, StringInfo buf)
 {
 	bool		has_replicas = stream->servers->n > 1;
+	const char *security = stream->check_security ?
+		", " LOGQ_ROW_SECURITY_SQL : "";
 
 	if (stream->request->by_index)
 		appendStringInfoString(buf, INDEX_SCAN_SQL);
 	/* should it be lost, a replica must have what it has shown */
 	if (has_replicas && !replica &&
 		(!stream->confirmed || stream->seen.lsn == 0))
-		appendStringInfoString(buf,
-							   "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL
-							   " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
-	else if (!stream->confirmed || replica || stream->cache != NULL)
-		appendStringInfoString(buf,
-							   "SELECT version FROM " LOGQ_STORE_SCHEMA ".catalog_version; ");
+		appendStringInfo(buf,
+						 "SELECT version, " LOGQ_LSN_SQL ", " LOGQ_XID_SQL "%s"
+						 " FROM " LOGQ_STORE_SCHEMA ".catalog_version; ",
+						 security);
+	else if (!stream->confirmed || replica || stream->cache != NULL ||
+			 stream->check_security)
+		appendStringInfo(buf,
+						 "SELECT version%s FROM " LOGQ_STORE_SCHEMA ".catalog_version; ",
+						 security);
 }
 
 /*

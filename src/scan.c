@@ -534,6 +534,7 @@ choose_fate(LogqScanState *state, int index, bool explain)
 	LogqPruned *pruned = &state->pruned[index];
 
 	state->trusted[index] = false;
+	stream->secured = false;
 	pruned->valid = false;
 	pruned->known = part->loaded ? part->nsegments : -1;
 	pruned->nleft = 0;
@@ -558,7 +559,8 @@ choose_fate(LogqScanState *state, int index, bool explain)
 		return LOGQ_FATE_ASKED;
 	if (logq_enable_segment_pruning && pruned->nleft == 0)
 		return LOGQ_FATE_PRUNED_SEGMENTS;
-	if (state->upper != NULL && pruned->nleft > 0 && pruned->nfragments == 0)
+	if (state->upper != NULL && pruned->nleft > 0 &&
+		pruned->nfragments == 0 && !pruned->check_security)
 		return LOGQ_FATE_CATALOG;
 	state->trusted[index] = state->order != 0 && state->request.bound >= 0;
 	return LOGQ_FATE_ASKED;
@@ -648,6 +650,7 @@ plan_stream(LogqStream *stream, void *arg)
 		stream->nfragments = pruned->nfragments;
 		stream->fragments = pruned->fragments;
 		stream->cells = pruned->cells;
+		stream->check_security = pruned->check_security;
 		if (stream->cells != NULL)
 			tuplestore_rescan(stream->cells);
 		return;
@@ -711,7 +714,11 @@ start_run(LogqScanState *state)
 		if (state->fates[i] == LOGQ_FATE_CATALOG)
 		{
 			plan_stream(&state->streams[i], state);
-			logq_stream_start_cells(&state->streams[i]);
+			/* row-level security may have come up while we were in a queue */
+			if (state->streams[i].nfragments == 0)
+				logq_stream_start_cells(&state->streams[i]);
+			else
+				state->fates[i] = LOGQ_FATE_ASKED;
 		}
 		MemoryContextSwitchTo(old);
 	}

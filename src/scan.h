@@ -250,6 +250,7 @@ typedef struct LogqPruned
 	/* of a scan below an aggregation, see sources.c */
 	bool		sources_valid;
 	bool		only_rows;		/* rollups were not to be used */
+	bool		check_security; /* wrong if there is row-level security */
 	int			nfragments;
 	LogqFragment *fragments;
 	int			segments[LOGQ_NSOURCES];	/* answered from there */

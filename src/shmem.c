@@ -263,6 +263,26 @@ logq_shmem_confirm(int32 number, int64 version, TimestampTz asked_at)
 }
 
 /*
+ * A request that began at asked_at found row-level security to be so.
+ */
+void
+logq_shmem_row_security(int32 number, bool row_security, TimestampTz asked_at)
+{
+	Entry	   *entry;
+
+	if (state == NULL)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = find_entry(number, true);
+	if (entry != NULL && asked_at >= entry->confirmation.row_security_at)
+	{
+		entry->confirmation.row_security = row_security;
+		entry->confirmation.row_security_at = asked_at;
+	}
+	LWLockRelease(lock);
+}
+
+/*
  * What wakes the maintenance worker of our database, or NULL.  With the lock
  * held.
  */

@@ -20,6 +20,11 @@
  * tuplestore when they are many: what they say does not change when the
  * catalog does, and takes no more memory for more segments.
  *
+ * These counts are of all rows.  Where a partition has row-level security, they
+ * would tell users what they may not see, so rows are counted.  That it has none
+ * was found a moment ago, or the partition says so with the version: then
+ * whoever is asked must not be left out.
+ *
  * Invariant: each row within the range is counted by exactly one fragment or
  * cell.
  *
@@ -528,6 +533,17 @@ choose_segment(Choosing *choosing, const LogqSegment *seg)
 }
 
 /*
+ * Does anything come from counts that were made when segments were sealed?
+ */
+static bool
+is_summarised(const LogqPruned *pruned)
+{
+	return pruned->segments[LOGQ_SOURCE_CATALOG] > 0 ||
+		pruned->segments[LOGQ_SOURCE_LEVELS] > 0 ||
+		pruned->segments[LOGQ_SOURCE_SERVICES] > 0;
+}
+
+/*
  * See scan.h.
  */
 void
@@ -539,12 +555,21 @@ logq_choose_sources(LogqScanState *state, int index)
 	bool		only_rows = upper->mode != LOGQ_UPPER_COUNTS ||
 		!upper->from_rollups || !logq_use_rollups || state->bounds.nothing ||
 		logq_xact_has_written(part->serverid, state->streams[index].userid);
+	LogqRowSecurity security = only_rows ? LOGQ_ROW_SECURITY_OFF :
+		state->streams[index].secured ? LOGQ_ROW_SECURITY_ON :
+		logq_row_security(part);
 	Choosing	choosing = {state, part, pruned};
 	MemoryContext scratch;
 	MemoryContext old;
 
+	if (security == LOGQ_ROW_SECURITY_ON)
+		only_rows = true;
 	if (pruned->sources_valid && pruned->only_rows == only_rows)
+	{
+		pruned->check_security = security == LOGQ_ROW_SECURITY_UNKNOWN &&
+			is_summarised(pruned);
 		return;
+	}
 	if (pruned->cells != NULL)
 		tuplestore_end(pruned->cells);
 	pruned->cells = NULL;
@@ -572,6 +597,8 @@ logq_choose_sources(LogqScanState *state, int index)
 		logq_counts_end(choosing.counts);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
+	pruned->check_security = security == LOGQ_ROW_SECURITY_UNKNOWN &&
+		is_summarised(pruned);
 	pruned->sources_valid = true;
 }
 

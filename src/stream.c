@@ -145,6 +145,7 @@ logq_stream_start(LogqStream *stream, MemoryContext cxt,
 	stream->spool_buf = NULL;
 	stream->spool_buf_size = 0;
 	stream->confirmed = false;
+	stream->check_security = false;
 	stream->stale = false;
 	stream->reloads = 0;
 	stream->loads = 0;
@@ -325,7 +326,12 @@ result_version(LogqStream *stream, PGresult *res)
 {
 	int64		version;
 
-	if (PQntuples(res) != 1 || PQnfields(res) > LOGQ_VERSION_LSN_COLUMNS ||
+	int			nfields = PQnfields(res) -
+		(stream->check_security && stream->load == NULL);
+
+	if (PQntuples(res) != 1 ||
+		(nfields != LOGQ_VERSION_COLUMNS &&
+		 nfields != LOGQ_VERSION_LSN_COLUMNS) ||
 		PQgetisnull(res, 0, 0))
 	{
 		PQclear(res);
@@ -335,8 +341,7 @@ result_version(LogqStream *stream, PGresult *res)
 						stream->part->name)));
 	}
 	version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
-	if (PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS &&
-		!PQgetisnull(res, 0, 1))
+	if (nfields == LOGQ_VERSION_LSN_COLUMNS && !PQgetisnull(res, 0, 1))
 	{
 		stream->seen.lsn = logq_parse_lsn(PQgetvalue(res, 0, 1));
 		stream->seen.xid = strtoll(PQgetvalue(res, 0, 2), NULL, 10);
@@ -474,6 +479,24 @@ request_failed(LogqStream *stream, PGresult *res)
 }
 
 /*
+ * The partition has said whether there is row-level security.  What counts
+ * everybody's rows is then given up, and rows that this user may see are counted
+ * instead.
+ */
+static void
+check_security(LogqStream *stream, bool secured, bool replica)
+{
+	stream->check_security = false;
+	if (secured || !replica)
+		logq_note_row_security(stream->part, secured, stream->asked_at);
+	if (!secured)
+		return;
+	stream->secured = true;
+	stream->stale = true;
+	stream->confirmed = stream->planned = false;
+}
+
+/*
  * The version of the catalog has come.  False: the stream has gone elsewhere.
  */
 static bool
@@ -482,14 +505,18 @@ take_version(LogqStream *stream, PGresult *res)
 	bool		replica = stream->servers->servers[stream->server].replica;
 	int64		known = stream->load != NULL ? stream->part->version :
 		stream->plan_version;
+	bool		secured = false;
 
 	if (!replica && PQntuples(res) == 1 &&
-		PQnfields(res) == LOGQ_VERSION_LSN_COLUMNS && PQgetisnull(res, 0, 1))
+		PQnfields(res) >= LOGQ_VERSION_LSN_COLUMNS && PQgetisnull(res, 0, 1))
 	{
 		PQclear(res);
 		logq_stream_not_primary(stream);
 		return false;
 	}
+	if (stream->check_security && stream->load == NULL &&
+		PQntuples(res) == 1)
+		secured = PQgetvalue(res, 0, PQnfields(res) - 1)[0] == 't';
 	stream->new_version = result_version(stream, res);
 	stream->kept.current = stream->new_version == stream->plan_version;
 	/* one that is no replica any more has what there is */
@@ -498,7 +525,11 @@ take_version(LogqStream *stream, PGresult *res)
 		logq_stream_catalog_behind(stream);
 		return false;
 	}
-	if (stream->load != NULL || stream->confirmed)
+	if (stream->load != NULL)
+		return true;
+	if (stream->check_security)
+		check_security(stream, secured, replica);
+	if (stream->stale || stream->confirmed)
 		return true;
 	if (stream->new_version == stream->plan_version)
 	{

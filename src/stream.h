@@ -251,6 +251,9 @@ struct LogqStream
 	int64		plan_version;	/* of the catalog they were chosen by */
 	TimestampTz asked_at;		/* when the last request was sent */
 	bool		confirmed;		/* the catalog was true in this scan */
+	bool		check_security; /* fragments and cells count rows of everybody:
+								 * wrong if there is row-level security */
+	bool		secured;		/* there is, as the partition has said */
 	bool		stale;			/* the version did not match: skip rows */
 	int			reloads;
 	int			loads;			/* of the catalog, in this run */
@@ -426,7 +429,8 @@ logq_stream_progressed(LogqStream *stream)
 #define LOGQ_SIGN_OF_LIFE "''::pg_catalog.tsquery IS NOT NULL"
 /* a replica's position, to be asked before its snapshot is taken */
 extern const char *logq_replica_sql(void);
-/* columns of the answers that a request begins with */
+/* columns of the answers that a request begins with; LOGQ_ROW_SECURITY_SQL
+ * adds one to those with a version */
 #define LOGQ_VERSION_COLUMNS 1
 #define LOGQ_VERSION_LSN_COLUMNS 3
 #define LOGQ_REPLICA_COLUMNS 6

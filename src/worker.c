@@ -78,7 +78,8 @@
 #define PROBE_STEP_MS 20
 
 #define VERSION_SQL \
-	"SELECT version, " LOGQ_LSN_SQL " FROM logq_store.catalog_version"
+	"SELECT version, " LOGQ_LSN_SQL ", " LOGQ_ROW_SECURITY_SQL \
+	" FROM logq_store.catalog_version"
 
 typedef enum WatchPhase
 {
@@ -110,6 +111,7 @@ typedef struct Watch
 	TimestampTz refresh_at;		/* copy also when the version is the same */
 	/* the answer */
 	int64		version;		/* -1: none yet */
+	bool		row_security;	/* there is, came with it */
 	bool		checking;		/* asked for work, too */
 	bool		need_segment;
 	bool		need_sealer;
@@ -485,11 +487,13 @@ take_result(Watch *w, const PGresult *res)
 		case PGRES_COMMAND_OK:
 			break;
 		case PGRES_TUPLES_OK:
-			if (PQntuples(res) != 1 || PQnfields(res) != 2)
+			if (PQntuples(res) != 1 ||
+				PQnfields(res) != (w->version < 0 ? 3 : 2))
 				refuse(w, "the log store is damaged");
 			else if (w->version < 0)
 			{
 				w->version = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+				w->row_security = PQgetvalue(res, 0, 2)[0] == 't';
 				if (!PQgetisnull(res, 0, 1) && w->servers != NULL)
 					logq_health_wal(w->servers,
 									logq_parse_lsn(PQgetvalue(res, 0, 1)),
@@ -689,6 +693,7 @@ handle_answer(Watch *w)
 		w->check_at = TimestampTzPlusMilliseconds(w->asked_at, CHECK_MS);
 	}
 
+	logq_shmem_row_security(w->part->number, w->row_security, w->asked_at);
 	if (logq_shmem_get(w->part->number, &c) && c.version == w->version)
 	{
 		logq_shmem_confirm(w->part->number, w->version, w->asked_at);

@@ -224,11 +224,13 @@ is(answers($_, 'logs'), $after, 'sealed by one: ' . $_->name)
 
 my $p1 = $c->part('p1');
 
-# the store of format 2 that a coordinator of that time would have made
+my $format = $c->sql(q{SELECT substring(logq.store_sql(1) from 'logq_store\.store VALUES \((\d+),')});
+
+# the store of this format that a coordinator of that time would have made
 sub old_store
 {
-	my ($db, $number) = @_;
-	my $sql = slurp_file("$FindBin::Bin/../data/store_format_2.sql");
+	my ($db, $number, $of) = @_;
+	my $sql = slurp_file("$FindBin::Bin/../data/store_format_" . ($of // 2) . '.sql');
 	my ($first, $last) =
 	  map { (($number + $_) << 44) + ($_ ? -1 : 1) } (0, 1);
 
@@ -258,7 +260,7 @@ CREATE USER MAPPING FOR writer SERVER old OPTIONS (user 'stranger', password_req
 GRANT USAGE ON FOREIGN SERVER old TO writer;
 SQL
 $c->fails("SELECT logq.add_partition('old')", 'HV000',
-	qr/store of partition "old" has format 2, this version of logq knows 3.*SELECT logq\.upgrade_store\('old'\)/s,
+	qr/store of partition "old" has format 2, this version of logq knows $format.*SELECT logq\.upgrade_store\('old'\)/s,
 	'a store of an older format is not added, and the hint says what to do');
 $c->fails("SELECT logq.upgrade_store('old')", '42501', qr/permission denied for function upgrade_store/,
 	'not everybody may upgrade', user => 'writer');
@@ -280,8 +282,8 @@ is($p1->safe_psql('old', 'SELECT format FROM logq_store.store'), '2', '... and h
 $holder->query('COMMIT');
 is($upgrade->wait(60), 'had format 2', 'then goes on');
 is($p1->safe_psql('old', 'SELECT format, number, segment_interval FROM logq_store.store'),
-	'3|7|01:00:00', 'format, number and interval');
-is($c->sql("SELECT logq.upgrade_store('old')"), '3', 'a second time there is nothing to do');
+	"$format|7|01:00:00", 'format, number and interval');
+is($c->sql("SELECT logq.upgrade_store('old')"), $format, 'a second time there is nothing to do');
 is($c->sql("SELECT logq.add_partition('old')"), '7', 'it can be added');
 is($c->sql(q{SELECT count(*), min(message), count(DISTINCT id >> 44) FROM logq.logs WHERE service = 'old'}),
 	'100|row 1|1', 'its rows are found');
@@ -292,24 +294,26 @@ is($c->sql(q{SELECT count(*) FROM logq.logs WHERE service = 'old'}), '101', '...
 # one that was added, and is found to be older than it should: not made so here
 $p1->safe_psql('old', 'UPDATE logq_store.store SET format = 2');
 is($c->sql("SELECT state, error FROM logq.partitions WHERE name = 'old'"),
-	'up|its store has format 2, this version of logq knows 3; see logq.upgrade_store()',
+	"up|its store has format 2, this version of logq knows $format; see logq.upgrade_store()",
 	'logq.partitions shows an older format');
-$p1->safe_psql('old', 'UPDATE logq_store.store SET format = 3');
+$p1->safe_psql('old', "UPDATE logq_store.store SET format = $format");
 is($c->sql("SELECT state, error FROM logq.partitions WHERE name = 'old'"), 'up|', '... and nothing of the present one');
 
 # without rows, so that there are no other tables
-old_store('empty', 7);
-$c->sql($c->server_sql('empty', node => $p1, db => 'empty'));
-$p1->safe_psql('empty', 'CREATE ROLE admin LOGIN SUPERUSER');
-$c->sql(q{CREATE ROLE admin LOGIN SUPERUSER; CREATE USER MAPPING FOR admin SERVER empty OPTIONS (user 'admin', password_required 'false')});
-is($c->try("SELECT logq.upgrade_store('empty')", user => 'admin')->{out}, '2',
-	'a superuser there upgrades it as its owner');
-is(schema_dump($p1, 'empty', 'logq_store'), schema_dump($p1, 'fresh', 'logq_store'),
-	'an upgraded store is just as one that is made now');
+$p1->safe_psql('postgres', 'CREATE ROLE admin LOGIN SUPERUSER');
+$c->sql('CREATE ROLE admin LOGIN SUPERUSER');
+foreach my $of (2 .. $format - 1)
+{
+	old_store("empty$of", 7, $of);
+	$c->sql($c->server_sql("empty$of", node => $p1, db => "empty$of"));
+	$c->sql("CREATE USER MAPPING FOR admin SERVER empty$of OPTIONS (user 'admin', password_required 'false')");
+	is($c->try("SELECT logq.upgrade_store('empty$of')", user => 'admin')->{out}, $of,
+		"a superuser there upgrades one of format $of as its owner");
+	is(schema_dump($p1, "empty$of", 'logq_store'), schema_dump($p1, 'fresh', 'logq_store'),
+		'an upgraded store is just as one that is made now');
+}
 
 # each step leads on, the last one to what stores are made with
-my $format = $c->sql(q{SELECT substring(logq.store_sql(1) from 'logq_store\.store VALUES \((\d+),')});
-
 is($p1->safe_psql('fresh', 'SELECT format FROM logq_store.store'), $format, 'format of new stores');
 is($c->sql("SELECT count(*) FROM generate_series(2, $format - 1) f WHERE logq.store_upgrade_sql(f) IS NULL"),
 	'0', 'there is a step from each format since 2');
