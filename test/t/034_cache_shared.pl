@@ -215,29 +215,36 @@ my @standing = map { random_query() } 1 .. 25;
 compare('cold', @standing);
 {
 	my %before = %cached;
-	my $hits = sub { return $second->safe_psql('logs', "SELECT hits FROM logq.stat_cache WHERE level = 'redis'"); };
-	my $had;
 
 	compare('warm', @standing);
 	cmp_ok($cached{$_}, '>', $before{$_} // 0, "hits: $_") foreach sort keys %session;
 
-	# what only the first one has asked
-	my @new = grep { /GROUP BY|LIMIT/ } map { random_query() } 1 .. 30;
+	# What only one of them has asked.  A session that has met a new version of a
+	# catalog does not look in Redis until its coordinator has a copy: go on for a
+	# while, if need be.
+	foreach ([ 'first', 'second' ], [ 'second', 'first' ])
+	{
+		my ($asker, $other) = @$_;
+		my $hits = sub { return $node{$other}->safe_psql('logs', "SELECT hits FROM logq.stat_cache WHERE level = 'redis'"); };
+		my $found = 0;
+		my $end = time + 60;
 
-	ask('first strict', $_) foreach @new;
-	$had = $hits->();
-	push @wrong, map { "shared: $_" } grep { ask('second strict', $_) ne local_answer('second', $_) } @new;
-	cmp_ok($hits->(), '>', $had + 20, 'the second one reads from Redis what the first one has stored');
-	cmp_ok($had, '>', 0, 'and did before');
-	# and the other way round
-	@new = grep { /GROUP BY|LIMIT/ } map { random_query() } 1 .. 30;
-	ask('second strict', $_) foreach @new;
-	$had = $c->sql("SELECT hits FROM logq.stat_cache WHERE level = 'redis'");
-	push @wrong, map { "shared: $_" } grep { ask('first strict', $_) ne local_answer('first', $_) } @new;
-	cmp_ok($c->sql("SELECT hits FROM logq.stat_cache WHERE level = 'redis'"), '>', $had + 20,
-		'and the first one what the second one has');
+		while ($found <= 20 && time < $end)
+		{
+			my @new = grep { /GROUP BY|LIMIT/ } map { random_query() } 1 .. 30;
+			my $had;
+
+			ask("$asker strict", $_) foreach @new;
+			$had = $hits->();
+			push @wrong, map { "shared: $_" } grep { ask("$other strict", $_) ne local_answer($other, $_) } @new;
+			$found += $hits->() - $had;
+		}
+		cmp_ok($found, '>', 20, "the $other one reads from Redis what the $asker one has stored");
+	}
 }
 ok(!@wrong, 'all answers are right so far') or diag(join "\n", @wrong);
+Test::More->builder->is_passing
+  or diag(map { $_->name . ": " . $_->safe_psql('logs', 'SELECT * FROM logq.stat_cache') . "\n" } values %node);
 
 foreach my $round (1 .. $rounds)
 {
