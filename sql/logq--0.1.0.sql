@@ -12,14 +12,31 @@
 DO $roles$
 DECLARE
 	role_name	name;
+	attribute	text;
 	there		record;
 BEGIN
-	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin}'::pg_catalog.name[] LOOP
+	FOREACH role_name IN ARRAY '{logq_reader,logq_writer,logq_admin,logq_worker}'::pg_catalog.name[] LOOP
+		-- before 17, a background worker cannot be a role that may not log in
+		attribute := CASE WHEN role_name OPERATOR(pg_catalog.=) 'logq_worker'
+				AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+					OPERATOR(pg_catalog.<) 170000
+			THEN 'LOGIN' ELSE 'NOLOGIN' END;
 		BEGIN
 			SELECT rolcanlogin, rolsuper INTO there FROM pg_catalog.pg_roles
 				WHERE rolname OPERATOR(pg_catalog.=) role_name;
 			IF NOT FOUND THEN
-				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+				EXECUTE pg_catalog.format('CREATE ROLE %I %s', role_name, attribute);
+			ELSIF role_name OPERATOR(pg_catalog.=) 'logq_worker' THEN
+				IF there.rolsuper THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and is a superuser', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to NOSUPERUSER if it is not meant for something else.';
+				END IF;
+				IF NOT there.rolcanlogin AND attribute OPERATOR(pg_catalog.=) 'LOGIN' THEN
+					RAISE WARNING USING
+						MESSAGE = pg_catalog.format('role "%s" was there before, and cannot log in', role_name),
+						HINT = 'Background workers of logq connect as it.  Alter it to LOGIN, without a password.';
+				END IF;
 			ELSIF there.rolcanlogin OR there.rolsuper THEN
 				RAISE WARNING USING
 					MESSAGE = pg_catalog.format('role "%s" was there before, and is more than a role to grant', role_name),
@@ -29,6 +46,10 @@ BEGIN
 			NULL;				-- another database was quicker
 		END;
 	END LOOP;
+	-- all that it needs, and mostly everybody has it
+	IF NOT pg_catalog.has_database_privilege('logq_worker', pg_catalog.current_database(), 'CONNECT') THEN
+		EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO logq_worker', pg_catalog.current_database());
+	END IF;
 END
 $roles$;
 
@@ -845,19 +866,33 @@ COMMENT ON FUNCTION logq.refresh_catalog(name) IS
 REVOKE ALL ON FUNCTION logq.refresh_catalog(name) FROM PUBLIC;
 
 CREATE FUNCTION logq.catalog_status(
-	OUT number integer, OUT version bigint, OUT confirmed_at timestamptz, OUT error text)
+	OUT number integer, OUT version bigint, OUT confirmed_at timestamptz, OUT error text,
+	OUT failing_since timestamptz, OUT doubted_at timestamptz, OUT asked_at timestamptz,
+	OUT store_format integer, OUT known_format integer,
+	OUT clock_offset_ms float8, OUT clock_error_ms float8,
+	OUT connections integer, OUT max_connections integer,
+	OUT seal_error text, OUT ahead_error text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_catalog_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
 COMMENT ON FUNCTION logq.catalog_status() IS
-	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true, and why it could not';
+	'when the maintenance worker, or a query, last found the copy of each partition''s catalog to be true; why it could not, and since when; since when it is in doubt; and what the partition said of itself at asked_at: the format of its store (beside the one that we know), its clock less ours in ms, which may be wrong by clock_error_ms, and the connections of all clients to its server, of so many that there may be; and what went wrong when segments were last dropped and sealed, or made ahead';
 REVOKE ALL ON FUNCTION logq.catalog_status() FROM PUBLIC;
+
+CREATE FUNCTION logq.catalog_places(OUT taken integer, OUT places integer)
+RETURNS record
+AS 'MODULE_PATHNAME', 'logq_catalog_places'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION logq.catalog_places() IS
+	'how many partitions, of all databases, shared memory keeps the state of the catalog''s copy of, and of how many it can: beyond that, a catalog is never confirmed, and its partition asked by every query';
+REVOKE ALL ON FUNCTION logq.catalog_places() FROM PUBLIC;
 
 CREATE FUNCTION logq.admission_status(
 	OUT query_limit integer, OUT running integer, OUT waiting integer, OUT peak integer,
 	OUT admitted bigint, OUT waited bigint, OUT rejected bigint, OUT wait_ms float8,
 	OUT connection_limit integer, OUT connections bigint, OUT connections_reserved bigint,
-	OUT connections_waiting bigint, OUT connections_rejected bigint)
+	OUT connections_waiting bigint, OUT connections_rejected bigint,
+	OUT rejected_at timestamptz, OUT connections_rejected_at timestamptz)
 RETURNS record
 AS 'MODULE_PATHNAME', 'logq_admission_status'
 LANGUAGE C VOLATILE STRICT;
@@ -866,7 +901,8 @@ REVOKE ALL ON FUNCTION logq.admission_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_admission AS
 	SELECT query_limit, running, waiting, peak, admitted, waited, rejected, wait_ms,
-		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected
+		connection_limit, connections, connections_reserved, connections_waiting, connections_rejected,
+		rejected_at, connections_rejected_at
 	FROM logq.admission_status();
 COMMENT ON VIEW logq.stat_admission IS
 	'one row: queries of all sessions that run and that wait for others, connections to all partitions, and what was admitted, and turned away, since the coordinator was started';
@@ -1002,6 +1038,26 @@ CREATE VIEW logq.segments AS
 COMMENT ON VIEW logq.segments IS
 	'all segments as this coordinator knows them; what is known of the contents of a segment that is open is of the past';
 
+CREATE VIEW logq.stat_segments AS
+	SELECT p.server AS partition, count(s.name) FILTER (WHERE s.state = 'open') AS open_segments,
+		count(s.name) FILTER (WHERE s.state = 'sealed') AS sealed_segments,
+		-- the version of a segment says when it was made, or opened again
+		count(s.name) FILTER (WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
+			<= clock_timestamp() - seal_after.value) AS sealing_due,
+		coalesce(sum(CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END), 0)::bigint AS rows,
+		coalesce(sum(s.bytes) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS sealed_bytes,
+		count(s.name) FILTER (WHERE s.state = 'sealed' AND (s.level_rollup IS NOT NULL OR s.service_rollup IS NOT NULL)) AS rolled_up_segments,
+		coalesce(sum(coalesce(s.level_rollup, 0) + coalesce(s.service_rollup, 0)) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS rollup_rows,
+		st.confirmed_at
+	FROM logq.partition p
+		CROSS JOIN (SELECT max(setting::bigint) * interval '1 s' AS value
+			FROM pg_settings WHERE name = 'logq.seal_after') seal_after
+		LEFT JOIN logq.catalog_segment s USING (number)
+		LEFT JOIN logq.catalog_status() st USING (number)
+	GROUP BY p.number, st.confirmed_at;
+COMMENT ON VIEW logq.stat_segments IS
+	'one row for each partition, from the coordinator''s copy of its catalog: how many segments are open and sealed, how many that are open should be sealed by now, rows (those of open segments estimated), what sealed segments take, how many of these have rollups and of how many rows, and when the copy was last found true';
+
 -- ---------------------------------------------------------------------
 -- Servers and queries
 -- ---------------------------------------------------------------------
@@ -1011,7 +1067,11 @@ CREATE FUNCTION logq.server_status(
 	OUT since timestamptz, OUT reason text, OUT failures integer,
 	OUT latency_ms float8, OUT p95_ms float8, OUT connect_p95_ms float8, OUT requests bigint, OUT errors bigint,
 	OUT hedges bigint, OUT hedge_wins bigint, OUT lag_ms bigint, OUT checked_at timestamptz,
-	OUT connections integer, OUT waiting integer)
+	OUT connections integer, OUT waiting integer,
+	OUT state text, OUT answered_at timestamptz, OUT last_error text, OUT last_error_at timestamptz,
+	OUT catalog_confirmed_at timestamptz, OUT catalog_age_ms float8,
+	OUT catalog_failing_since timestamptz, OUT catalog_error text,
+	OUT server_connections integer, OUT server_max_connections integer, OUT clock_offset_ms float8)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_server_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
@@ -1019,11 +1079,14 @@ COMMENT ON FUNCTION logq.server_status() IS 'see logq.stat_partitions';
 REVOKE ALL ON FUNCTION logq.server_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_partitions AS
-	SELECT partition, server, role, breaker, since, reason, failures, latency_ms, p95_ms,
-		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting
+	SELECT partition, server, role, state, breaker, since, reason, failures, latency_ms, p95_ms,
+		connect_p95_ms, requests, errors, hedges, hedge_wins, lag_ms, checked_at, connections, waiting,
+		answered_at, last_error, last_error_at,
+		catalog_confirmed_at, catalog_age_ms, catalog_failing_since, catalog_error,
+		server_connections, server_max_connections, clock_offset_ms
 	FROM logq.server_status();
 COMMENT ON VIEW logq.stat_partitions IS
-	'the servers of all partitions, primaries and replicas, as the queries of this coordinator have found them since its start: circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and of the partition as a whole the open connections and those who wait for one';
+	'the servers of all partitions, primaries and replicas, as the queries and workers of this coordinator have found them since its start: its state (up: it answered last; failing: it did not; down: its breaker is not closed; unknown: it was not asked yet), circuit breaker (closed: it is asked; open: it is not, for the reason given; half-open: somebody looks whether it is back), ms to the first result over an open connection (moving average, 95th percentile) and with connecting (95th percentile), how far a replica was behind when it was last asked, and its last error. In the primary''s row, of the partition as a whole: this coordinator''s open connections and the sessions that wait for one, how old the copy of its catalog is, and, when that cannot be confirmed, since when and why; and what its server said in the last seconds of all its connections, how many it takes, and its clock less ours';
 
 CREATE FUNCTION logq.last_query(
 	OUT started_at timestamptz, OUT complete boolean, OUT partitions integer,
@@ -1136,7 +1199,7 @@ CREATE FUNCTION logq.ingest_status(
 	OUT topic text, OUT kafka_partition integer, OUT next_offset bigint, OUT lag bigint,
 	OUT rows bigint, OUT rows_per_second float8, OUT bytes bigint, OUT dead_letters bigint,
 	OUT last_error text, OUT last_error_at timestamptz, OUT last_commit timestamptz,
-	OUT state text, OUT pid integer)
+	OUT state text, OUT pid integer, OUT last_dead_letter timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'logq_ingest_status'
 LANGUAGE C VOLATILE STRICT ROWS 10;
@@ -1145,7 +1208,7 @@ REVOKE ALL ON FUNCTION logq.ingest_status() FROM PUBLIC;
 
 CREATE VIEW logq.stat_ingest AS
 	SELECT topic, kafka_partition, next_offset, lag, rows, rows_per_second, bytes, dead_letters,
-		last_error, last_error_at, last_commit, state, pid
+		last_error, last_error_at, last_commit, state, pid, last_dead_letter
 	FROM logq.ingest_status();
 COMMENT ON VIEW logq.stat_ingest IS
 	'Kafka topics and their partitions: the next offset that is missing on a partition of logq, how many messages are behind, and, since the coordinator was started, rows, bytes and dead letters';
@@ -1187,6 +1250,8 @@ CREATE FUNCTION logq.health(
 	max_catalog_age interval DEFAULT NULL, seal_slack interval DEFAULT '15 minutes',
 	max_ingest_lag bigint DEFAULT 100000, ingest_patience interval DEFAULT '1 minute',
 	max_dead_letters float8 DEFAULT 0.01,
+	dead_letters_within interval DEFAULT '1 day', rejected_within interval DEFAULT '5 minutes',
+	max_clock_offset interval DEFAULT '5 seconds',
 	OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)
 RETURNS SETOF record
 LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 20
@@ -1202,12 +1267,33 @@ WITH setting AS MATERIALIZED (
 	SELECT coalesce(bool_or(backend_type = 'logq maintenance'), false) AS maintains,
 		coalesce(bool_or(backend_type = 'logq sealer'), false) AS seals
 	FROM pg_stat_activity WHERE datname = current_database()
+), worker_role AS MATERIALIZED (
+	-- why workers cannot be it; in versions before 17, one must be able to log in
+	SELECT n.name, CASE WHEN r.oid IS NULL THEN format('the role "%s" does not exist', n.name)
+			WHEN NOT r.rolcanlogin AND current_setting('server_version_num')::int < 170000
+				THEN format('the role "%s" cannot log in', n.name)
+			WHEN NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+				THEN format('the role "%s" may not connect to the database', n.name) END AS fault
+	FROM (SELECT nullif(current_setting('logq.worker_role', true), '') AS name) n
+		LEFT JOIN pg_roles r ON r.rolname = n.name
+	WHERE n.name IS NOT NULL
 ), admission AS MATERIALIZED (
-	SELECT * FROM logq.stat_admission
+	SELECT *, rejected_at > clock_timestamp() - health.rejected_within AS rejects,
+		connections_rejected_at > clock_timestamp() - health.rejected_within AS connections_reject
+	FROM logq.stat_admission
 ), server AS MATERIALIZED (
 	SELECT *, CASE WHEN breaker <> 'closed' THEN
 		format('%s is left alone since %s: %s', server, date_trunc('second', since), reason) END AS broken
 	FROM logq.stat_partitions
+), catalog AS MATERIALIZED (
+	SELECT p.number, p.server, s.server AS address, s.state, s.broken, s.connections AS ours,
+		c.confirmed_at, c.error, c.doubted_at, c.store_format, c.known_format,
+		c.clock_offset_ms, c.clock_error_ms, c.connections, c.max_connections, c.seal_error, c.ahead_error,
+		round(extract(epoch FROM clock_timestamp() - c.asked_at)) AS asked_ago,
+		coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s')) AS max_age
+	FROM setting t, logq.partition p
+		LEFT JOIN server s ON s.partition = p.server AND s.role = 'primary'
+		LEFT JOIN logq.catalog_status() c ON c.number = p.number
 ), behind AS (
 	-- the version of a segment says when it was made, or opened again
 	SELECT s.number, count(*) AS segments, min(s.upper) AS oldest
@@ -1215,10 +1301,17 @@ WITH setting AS MATERIALIZED (
 	WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
 		<= clock_timestamp() - setting.seal_after - health.seal_slack
 	GROUP BY 1
+), kept AS (
+	SELECT k.number, k.retention, count(s.name) AS segments, min(s.upper) AS oldest
+	FROM logq.catalog k LEFT JOIN logq.catalog_segment s
+		ON s.number = k.number AND s.upper <= clock_timestamp() - k.retention - health.seal_slack
+	WHERE k.retention IS NOT NULL
+	GROUP BY 1, 2
 ), topic AS (
 	SELECT i.topic, min(i.state) AS state, min(i.last_error) AS error, sum(i.lag) AS lag,
 		bool_or(i.lag > 0 AND i.last_commit < clock_timestamp() - health.ingest_patience) AS stuck,
-		sum(i.rows) AS rows, sum(i.dead_letters) AS dead_letters
+		sum(i.rows) AS rows, sum(i.dead_letters) AS dead_letters,
+		max(i.last_dead_letter) AS last_dead_letter
 	FROM logq.stat_ingest i GROUP BY 1
 ), found(ord, check_name, subject, trouble, normal, what_to_do) AS (
 	SELECT 1, 'library', NULL::text,
@@ -1228,31 +1321,62 @@ WITH setting AS MATERIALIZED (
 	FROM admission a
 UNION ALL
 	SELECT 2, 'maintenance', current_database()::text,
-		CASE WHEN NOT w.maintains THEN format(
-			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in; logq.databases is "%s"',
-			current_setting('logq.databases', true)) END,
+		CASE WHEN NOT w.maintains THEN concat_ws('; ',
+			'no maintenance worker runs for this database: nothing is sealed, dropped or taken in', r.fault,
+			format('logq.databases is "%s"', current_setting('logq.databases', true))) END,
 		'the maintenance worker runs',
-		'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.'
-	FROM worker w
+		CASE WHEN r.fault IS NOT NULL THEN format('Workers are the role in logq.worker_role. Create it (CREATE ROLE %I LOGIN), let it connect, or set that to another one.', r.name)
+			ELSE 'Name the database in logq.databases and reload the configuration. If it is there, see the server''s log: max_worker_processes may be too low.' END
+	FROM worker w LEFT JOIN worker_role r ON true
 UNION ALL
-	SELECT 3, 'partition', p.server::text,
+	SELECT 3, 'partition', c.server::text,
 		nullif(concat_ws('; ',
-			CASE WHEN s.server IS NULL THEN 'its server object does not exist' END,
+			CASE WHEN c.address IS NULL THEN 'its server object does not exist' END,
 			-- both mostly have the same cause
-			coalesce(s.broken, 'its catalog cannot be confirmed: ' || c.error),
-			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at
-				> coalesce(health.max_catalog_age, greatest(10 * t.catalog_max_age, '10 s'))
+			coalesce(c.broken, 'its catalog cannot be confirmed: ' || c.error),
+			CASE WHEN w.maintains AND clock_timestamp() - c.confirmed_at > c.max_age
 				THEN format('its catalog was last confirmed %s s ago',
-					round(extract(epoch FROM clock_timestamp() - c.confirmed_at))) END), ''),
-		CASE WHEN c.confirmed_at IS NOT NULL THEN format('%s answers', s.server)
-			ELSE format('nothing bad is known of %s', s.server) END,
-		CASE WHEN s.server IS NULL THEN 'Create the server, or forget the partition with logq.remove_partition().'
-			ELSE format('See whether PostgreSQL runs at %s, can be reached, and lets the owner of server "%s" in by its user mapping.', s.server, p.server) END
-	FROM setting t, worker w, logq.partition p
-		LEFT JOIN server s ON s.partition = p.server AND s.role = 'primary'
-		LEFT JOIN logq.catalog_status() c ON c.number = p.number
+					round(extract(epoch FROM clock_timestamp() - c.confirmed_at))) END,
+			CASE WHEN w.maintains AND clock_timestamp() - c.doubted_at > c.max_age
+				THEN format('its catalog has been in doubt for %s s',
+					round(extract(epoch FROM clock_timestamp() - c.doubted_at))) END), ''),
+		CASE WHEN c.confirmed_at IS NOT NULL THEN format('%s answers', c.address)
+			ELSE format('nothing bad is known of %s', c.address) END,
+		CASE WHEN c.address IS NULL THEN 'Create the server, or forget the partition with logq.remove_partition().'
+			WHEN c.broken IS NULL AND c.error IS NULL
+				THEN 'The maintenance worker does not come to it. See whether that is stopped, or waits for a lock (pg_stat_activity, here), and the server''s log.'
+			WHEN c.state = 'up' THEN format('The server answers, but does not let logq read its catalog. See what the error says, and what rights the role in the user mapping of the owner of server "%s" has there.', c.server)
+			ELSE format('See whether PostgreSQL runs at %s, can be reached, and lets the owner of server "%s" in by its user mapping.', c.address, c.server) END
+	FROM worker w, catalog c
 UNION ALL
-	SELECT 4, 'replica', format('%s %s', s.partition, s.server),
+	SELECT 4, 'store', c.server::text,
+		CASE WHEN c.store_format <> c.known_format
+			THEN format('its store has format %s, this version of logq knows %s', c.store_format, c.known_format) END,
+		CASE WHEN c.store_format IS NULL THEN 'it was not asked yet' ELSE format('its store has format %s', c.store_format) END,
+		CASE WHEN c.store_format < c.known_format
+			THEN format('SELECT logq.upgrade_store(%L) brings it to the present one.', c.server)
+			ELSE 'Another coordinator with a later version of logq has upgraded it. Install a version that knows this format, and run ALTER EXTENSION logq UPDATE.' END
+	FROM catalog c
+UNION ALL
+	SELECT 5, 'clock', c.server::text,
+		CASE WHEN abs(c.clock_offset_ms) - c.clock_error_ms > extract(epoch FROM health.max_clock_offset) * 1000
+			THEN format('its clock was %s s %s this server''s when it was asked %s s ago', round(abs(c.clock_offset_ms)::numeric / 1000, 1),
+				CASE WHEN c.clock_offset_ms > 0 THEN 'ahead of' ELSE 'behind' END, c.asked_ago) END,
+		CASE WHEN c.clock_offset_ms IS NULL THEN 'it was not asked yet'
+			ELSE format('its clock is right within %s ms', ceil(abs(c.clock_offset_ms) + c.clock_error_ms)) END,
+		'Let NTP set the clocks of both. Segments are made and dropped by the partition''s clock, and sealed by this one''s; logq.search() without a time begins an hour ago by this one''s.'
+	FROM catalog c
+UNION ALL
+	SELECT 6, 'server connections', c.server::text,
+		CASE WHEN c.connections >= 0.9 * c.max_connections
+			THEN format('%s connections were open to its server when it was asked %s s ago, %s of them ours; its max_connections is %s',
+				c.connections, c.asked_ago, c.ours, c.max_connections) END,
+		CASE WHEN c.connections IS NULL THEN 'it was not asked yet'
+			ELSE format('%s of %s connections are taken', c.connections, c.max_connections) END,
+		'On the partition, see in pg_stat_activity whose they are. Lower logq.max_connections_per_partition here, raise max_connections there, or put a pooler in front of it.'
+	FROM catalog c
+UNION ALL
+	SELECT 7, 'replica', format('%s %s', s.partition, s.server),
 		nullif(concat_ws('; ', s.broken,
 			CASE WHEN s.lag_ms > t.max_replica_lag THEN format('it was %s ms behind when it was last asked, %s s ago; logq.max_replica_lag is %s ms',
 				s.lag_ms, round(extract(epoch FROM clock_timestamp() - s.checked_at)), t.max_replica_lag) END), ''),
@@ -1262,14 +1386,26 @@ UNION ALL
 			ELSE 'On the standby, see pg_stat_wal_receiver, pg_is_wal_replay_paused() and whether queries hold up replay (max_standby_streaming_delay). A query with logq.read_from = ''replica'' measures again.' END
 	FROM setting t, server s WHERE s.role = 'replica'
 UNION ALL
-	SELECT 5, 'sealing', p.server::text,
+	SELECT 8, 'sealing', p.server::text,
 		CASE WHEN b.segments > 0 THEN format('%s open segments should have been sealed, the oldest ended at %s; %s',
-			b.segments, b.oldest, CASE WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
+			b.segments, b.oldest, CASE WHEN p.seal_error IS NOT NULL THEN 'the last attempt failed: ' || p.seal_error
+				WHEN w.seals THEN 'the sealer is at work' ELSE 'no sealer is at work' END) END,
 		'no segment waits longer than it may',
-		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts), here into the server''s log. SELECT * FROM logq.seal(%L) tries at once.', p.server)
-	FROM worker w, logq.partition p LEFT JOIN behind b USING (number)
+		format('On the partition, look for transactions that are open for long (pg_stat_activity, pg_prepared_xacts). The role in the user mapping of the owner of its server must own the store. SELECT * FROM logq.seal(%L) tries at once.', p.server)
+	FROM worker w, catalog p LEFT JOIN behind b USING (number)
 UNION ALL
-	SELECT 6, 'ingest', i.topic,
+	SELECT 9, 'retention', p.server::text,
+		CASE WHEN k.segments > 0 THEN format('%s segments should have been dropped, the oldest ended at %s; it keeps %s',
+			k.segments, k.oldest, k.retention) || coalesce('; the last attempt failed: ' || p.seal_error, '') END,
+		format('it keeps %s, and nothing older', k.retention),
+		'On the partition, look for transactions that are open for long and hold locks on these segments (pg_locks, pg_stat_activity), and whether its disk fills up. The role in the user mapping of the owner of its server must own the store. See the server''s log here, too.'
+	FROM catalog p JOIN kept k USING (number)
+UNION ALL
+	SELECT 10, 'segments', c.server::text, 'they could not be made ahead: ' || c.ahead_error,
+		'they are made ahead', format('Writers make them meanwhile. The role in the user mapping of the owner of server "%s" must own the store; on the partition, see whether its disk is full.', c.server)
+	FROM worker w, catalog c WHERE w.maintains
+UNION ALL
+	SELECT 11, 'ingest', i.topic,
 		nullif(concat_ws('; ',
 			CASE WHEN i.state IN ('failed', 'stopped', 'waiting') THEN 'its state is ' || i.state END,
 			CASE WHEN i.state <> 'paused' THEN i.error END,
@@ -1282,14 +1418,16 @@ UNION ALL
 			ELSE 'See whether all partitions can be written to as fast as messages arrive.' END
 	FROM topic i
 UNION ALL
-	SELECT 7, 'dead letters', i.topic,
+	SELECT 12, 'dead letters', i.topic,
 		CASE WHEN i.dead_letters > health.max_dead_letters * (i.rows + i.dead_letters)
-			THEN format('%s of %s records could not become rows since the coordinator was started', i.dead_letters, i.rows + i.dead_letters) END,
+				AND i.last_dead_letter > clock_timestamp() - health.dead_letters_within
+			THEN format('%s of %s records could not become rows since the coordinator was started, the last one at %s', i.dead_letters, i.rows + i.dead_letters,
+				date_trunc('second', i.last_dead_letter)) END,
 		format('%s of %s records', i.dead_letters, i.rows + i.dead_letters),
 		'SELECT reason, count(*) FROM logq.dead_letters GROUP BY 1 says why. Correct what sends them, or the format of the topic, and call logq.retry_dead_letters().'
 	FROM topic i
 UNION ALL
-	SELECT 8, 'redis', NULL,
+	SELECT 13, 'redis', NULL,
 		CASE WHEN c.state NOT IN ('closed', 'not configured') THEN
 			CASE c.state WHEN 'read-only' THEN 'it takes no values' ELSE 'it is left alone' END
 			|| format(' since %s: %s', date_trunc('second', c.since), c.reason) END,
@@ -1297,27 +1435,36 @@ UNION ALL
 		'See whether Redis runs, can be reached, and has memory left. Queries go on without it.'
 	FROM logq.stat_cache c WHERE c.level = 'redis'
 UNION ALL
-	SELECT 9, 'queries', NULL,
-		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0
-			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started', a.running, a.waiting, a.rejected) END,
+	SELECT 14, 'queries', NULL,
+		CASE WHEN a.waiting > 0 OR a.running >= a.query_limit AND a.query_limit > 0 OR a.rejects
+			THEN format('%s queries run and %s wait, %s were turned away since the coordinator was started%s', a.running, a.waiting, a.rejected,
+				', the last one at ' || date_trunc('second', a.rejected_at)) END,
 		format('%s queries run, %s may', a.running, a.query_limit),
 		'See who runs them in pg_stat_activity, and raise logq.max_concurrent_queries if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
 UNION ALL
-	SELECT 10, 'connections', NULL,
-		CASE WHEN a.connections_waiting > 0
-			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started', a.connections_waiting, a.connections_rejected) END,
+	SELECT 15, 'connections', NULL,
+		CASE WHEN a.connections_waiting > 0 OR a.connections_reject
+			THEN format('%s sessions wait for connections to partitions, %s queries got none since the coordinator was started%s', a.connections_waiting, a.connections_rejected,
+				', the last one at ' || date_trunc('second', a.connections_rejected_at)) END,
 		format('%s connections are open', a.connections),
 		'SELECT partition, connections, waiting FROM logq.stat_partitions says where. Raise logq.max_connections_per_partition if the partitions can take more.'
 	FROM admission a WHERE a.query_limit IS NOT NULL
+UNION ALL
+	SELECT 16, 'catalog memory', NULL,
+		CASE WHEN m.taken >= 0.9 * m.places
+			THEN format('the state of %s partitions, of all databases, is in shared memory, which has room for %s', m.taken, m.places) END,
+		format('%s of %s places are taken', m.taken, m.places),
+		'Partitions beyond that are asked by every query. Forget those that are gone with logq.remove_partition(); restart the server if they were in databases that have been dropped.'
+	FROM logq.catalog_places() m WHERE m.places IS NOT NULL
 )
 SELECT f.check_name, f.subject, f.trouble IS NULL, coalesce(f.trouble, f.normal),
 	CASE WHEN f.trouble IS NOT NULL THEN f.what_to_do END
 FROM found f ORDER BY f.ord, f.subject
 $$;
-COMMENT ON FUNCTION logq.health(interval, interval, bigint, interval, float8) IS
-	'one row for each thing that can be wrong: whether it is well, what is known of it, and what to do if it is not. From what this coordinator knows; connects to nothing. Not well are: a catalog unconfirmed for max_catalog_age (NULL: 10 times logq.catalog_max_age, at least 10 s), a segment open for seal_slack beyond logq.seal_after, a topic more than max_ingest_lag messages behind or with none written for ingest_patience, more dead letters than this share of all records. Names hosts and shows errors: to be granted to those who watch';
-REVOKE ALL ON FUNCTION logq.health(interval, interval, bigint, interval, float8) FROM PUBLIC;
+COMMENT ON FUNCTION logq.health(interval, interval, bigint, interval, float8, interval, interval, interval) IS
+	'one row for each thing that can be wrong: whether it is well, what is known of it, and what to do if it is not. From what this coordinator knows; connects to nothing. Not well are: a catalog unconfirmed for max_catalog_age (NULL: 10 times logq.catalog_max_age, at least 10 s), a segment open for seal_slack beyond logq.seal_after, a topic more than max_ingest_lag messages behind or with none written for ingest_patience, more dead letters than this share of all records while the last one is no older than dead_letters_within, queries turned away in the time of rejected_within, a clock that is max_clock_offset off. Names hosts and shows errors: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.health(interval, interval, bigint, interval, float8, interval, interval, interval) FROM PUBLIC;
 
 CREATE FUNCTION logq.stats()
 RETURNS jsonb
@@ -1341,6 +1488,225 @@ $$;
 COMMENT ON FUNCTION logq.stats() IS
 	'all statistics of this coordinator as one document; connects to nothing. Names hosts and shows errors: to be granted to those who watch';
 REVOKE ALL ON FUNCTION logq.stats() FROM PUBLIC;
+
+-- The text exposition format 0.0.4 of Prometheus.  monitoring/prometheus/queries.yaml
+-- makes the same metrics of the same views; test/t/046_prometheus.pl compares
+-- them.  As a backslash must be one whatever standard_conforming_strings is, it
+-- is always written E'\\'.
+CREATE FUNCTION logq.metrics()
+RETURNS text
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
+SET jit = off
+AS $$
+WITH metric(ord, name, type, help) AS (VALUES
+	(1, 'logq_build_info', 'gauge', '1; the versions of the extension and of PostgreSQL are its labels.'),
+	(2, 'logq_health', 'gauge', '1 if what logq.health() checks is well, 0 if not.'),
+	(3, 'logq_queries_total', 'counter', 'Queries of this database that have read log tables and ended.'),
+	(4, 'logq_query_errors_total', 'counter', 'Queries that failed.'),
+	(5, 'logq_query_partial_total', 'counter', 'Queries that were answered without some partition (logq.partial_results).'),
+	(6, 'logq_query_execution_time_seconds', 'histogram', 'How long queries took, from their start to their end.'),
+	(7, 'logq_query_first_row_time_seconds', 'histogram', 'How long queries took to their first row, of those that had one.'),
+	(8, 'logq_query_partitions_queried_total', 'counter', 'Partitions that queries asked, added up over all queries.'),
+	(9, 'logq_query_partitions_pruned_total', 'counter', 'Partitions that queries could leave out, added up over all queries.'),
+	(10, 'logq_query_segments_queried_total', 'counter', 'Segments that queries asked partitions for.'),
+	(11, 'logq_query_segments_cached_total', 'counter', 'Segments that the cache answered for.'),
+	(12, 'logq_query_segments_pruned_total', 'counter', 'Segments that queries could leave out, by what told so.'),
+	(13, 'logq_query_rows_total', 'counter', 'Rows that partitions and the cache gave to queries.'),
+	(14, 'logq_query_received_bytes_total', 'counter', 'Bytes that queries received from partitions.'),
+	(15, 'logq_query_retries_total', 'counter', 'Requests that were made again, at another server or over another connection.'),
+	(16, 'logq_query_hedges_total', 'counter', 'Second requests beside a slow one.'),
+	(17, 'logq_query_queued_seconds_total', 'counter', 'How long queries waited to be admitted.'),
+	(18, 'logq_query_stats_reset_timestamp_seconds', 'gauge', 'When the counters of queries last began at 0.'),
+	(19, 'logq_admission_limit', 'gauge', 'How many queries of all databases may run at once (logq.max_concurrent_queries), 0 if any number.'),
+	(20, 'logq_admission_running', 'gauge', 'Queries of all databases that run.'),
+	(21, 'logq_admission_waiting', 'gauge', 'Queries that wait until others have ended.'),
+	(22, 'logq_admission_admitted_total', 'counter', 'Queries that were admitted.'),
+	(23, 'logq_admission_waited_total', 'counter', 'Queries that had to wait first.'),
+	(24, 'logq_admission_rejected_total', 'counter', 'Queries that were turned away.'),
+	(25, 'logq_admission_wait_seconds_total', 'counter', 'How long queries of all databases waited.'),
+	(26, 'logq_connections_limit', 'gauge', 'How many connections there may be to a partition (logq.max_connections_per_partition), 0 if any number.'),
+	(27, 'logq_connections_open', 'gauge', 'Connections to all partitions.'),
+	(28, 'logq_connections_waiting', 'gauge', 'Sessions that wait for a connection.'),
+	(29, 'logq_connections_rejected_total', 'counter', 'Queries that got no connection in time.'),
+	(30, 'logq_partition_up', 'gauge', '1 if nothing bad is known of the partition, 0 if it is left alone or its catalog cannot be confirmed.'),
+	(31, 'logq_partition_connections_open', 'gauge', 'Open connections to the servers of the partition.'),
+	(32, 'logq_partition_connections_waiting', 'gauge', 'Sessions that wait for a connection to the partition.'),
+	(33, 'logq_partition_open_segments', 'gauge', 'Segments of the partition that take rows.'),
+	(34, 'logq_partition_sealed_segments', 'gauge', 'Segments of the partition that are finished: indexed and summarised.'),
+	(35, 'logq_partition_sealing_due', 'gauge', 'Open segments that should be sealed by now.'),
+	(36, 'logq_partition_rows', 'gauge', 'Rows of the partition, those of open segments estimated.'),
+	(37, 'logq_partition_sealed_bytes', 'gauge', 'What the sealed segments take on the partition.'),
+	(38, 'logq_partition_rolled_up_segments', 'gauge', 'Sealed segments that have rollups.'),
+	(39, 'logq_partition_rollup_rows', 'gauge', 'Rows of the rollups of sealed segments.'),
+	(40, 'logq_partition_catalog_confirmed_timestamp_seconds', 'gauge', 'When the copy of the catalog of the partition was last found true.'),
+	(41, 'logq_server_breaker_state', 'gauge', '0 if the server is asked, 2 if it is left alone, 1 if somebody looks whether it is back.'),
+	(42, 'logq_server_consecutive_failures', 'gauge', 'Failures of the server since it last answered.'),
+	(43, 'logq_server_requests_total', 'counter', 'Requests to the server.'),
+	(44, 'logq_server_errors_total', 'counter', 'Requests to the server that failed.'),
+	(45, 'logq_server_hedges_total', 'counter', 'Second requests to the server, beside one to a slow server.'),
+	(46, 'logq_server_hedge_wins_total', 'counter', 'Second requests to the server that were answered first.'),
+	(47, 'logq_server_latency_mean_seconds', 'gauge', 'Moving average of the time to the first result, over an open connection.'),
+	(48, 'logq_server_latency_p95_seconds', 'gauge', '95th percentile of the time to the first result, over an open connection.'),
+	(49, 'logq_server_connect_p95_seconds', 'gauge', '95th percentile of the time to the first result, with connecting.'),
+	(50, 'logq_server_lag_seconds', 'gauge', 'How far the replica was behind when it was last asked.'),
+	(51, 'logq_server_lag_checked_timestamp_seconds', 'gauge', 'When the replica was last asked how far it is behind.'),
+	(52, 'logq_topic_in_state', 'gauge', '1 for the state that the topic is in, 0 for the others.'),
+	(53, 'logq_ingest_rows_total', 'counter', 'Rows that were taken in from Kafka.'),
+	(54, 'logq_ingest_bytes_total', 'counter', 'Bytes of messages that were taken in.'),
+	(55, 'logq_ingest_dead_letters_total', 'counter', 'Records that could not become rows.'),
+	(56, 'logq_ingest_lag_messages', 'gauge', 'Messages that wait in Kafka.'),
+	(57, 'logq_ingest_next_offset', 'gauge', 'The next offset that is missing on a partition of logq.'),
+	(58, 'logq_ingest_last_commit_timestamp_seconds', 'gauge', 'When rows were last committed.'),
+	(59, 'logq_cache_enabled', 'gauge', '1 if there is this level of the cache, 0 if it is off or not configured.'),
+	(60, 'logq_cache_hits_total', 'counter', 'Values that were found.'),
+	(61, 'logq_cache_misses_total', 'counter', 'Values that were not there.'),
+	(62, 'logq_cache_expired_total', 'counter', 'Values that were too old.'),
+	(63, 'logq_cache_damaged_total', 'counter', 'Values that were not what had been stored.'),
+	(64, 'logq_cache_stores_total', 'counter', 'Values that were stored.'),
+	(65, 'logq_cache_read_bytes_total', 'counter', 'Bytes that were read.'),
+	(66, 'logq_cache_written_bytes_total', 'counter', 'Bytes that were written.'),
+	(67, 'logq_cache_saved_seconds_total', 'counter', 'Time of partitions that was saved.'),
+	(68, 'logq_cache_memory_entries', 'gauge', 'Entries in memory.'),
+	(69, 'logq_cache_memory_bytes', 'gauge', 'Bytes that they take.'),
+	(70, 'logq_cache_memory_limit_bytes', 'gauge', 'Bytes that they may take (logq.hot_cache_size).'),
+	(71, 'logq_cache_memory_evictions_total', 'counter', 'Entries that made room for others.'),
+	(72, 'logq_cache_redis_breaker_state', 'gauge', '0 if Redis is asked, 2 if it is left alone, 1 if it takes no values or somebody looks whether it is back.'),
+	(73, 'logq_cache_redis_dropped_total', 'counter', 'Values that Redis did not take.'),
+	(74, 'logq_cache_redis_errors_total', 'counter', 'Errors of Redis.'),
+	(75, 'logq_cache_redis_timeouts_total', 'counter', 'Times that Redis did not answer in time.')
+), query AS MATERIALIZED (
+	SELECT * FROM logq.stat_queries
+), bucket AS MATERIALIZED (
+	SELECT h.le_ms, CASE WHEN h.le_ms = 'Infinity' THEN '+Inf' ELSE (h.le_ms / 1000)::text END AS le, h.count, h.first_row_count
+	FROM logq.query_histogram() h
+), server AS MATERIALIZED (
+	SELECT * FROM logq.stat_partitions
+), topic AS MATERIALIZED (
+	SELECT * FROM logq.stat_ingest
+), health AS MATERIALIZED (
+	SELECT * FROM logq.health()
+), sample(name, suffix, labels, value) AS (
+	SELECT 'logq_build_info', '', ARRAY['version', e.extversion, 'server_version', current_setting('server_version')], 1::float8
+	FROM pg_extension e WHERE e.extname = 'logq'
+UNION ALL
+	SELECT 'logq_health', '', ARRAY['check', h.check_name, 'object', coalesce(h.subject, '')], h.ok::int
+	FROM health h
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM query q, LATERAL (VALUES
+		('logq_queries_total', q.queries::float8), ('logq_query_errors_total', q.errors), ('logq_query_partial_total', q.partial),
+		('logq_query_partitions_queried_total', q.partitions_asked), ('logq_query_partitions_pruned_total', q.partitions_pruned),
+		('logq_query_segments_queried_total', q.segments_asked), ('logq_query_segments_cached_total', q.segments_cached),
+		('logq_query_rows_total', q.rows), ('logq_query_received_bytes_total', q.bytes),
+		('logq_query_retries_total', q.retried), ('logq_query_hedges_total', q.hedged),
+		('logq_query_queued_seconds_total', q.queued_ms / 1000),
+		('logq_query_stats_reset_timestamp_seconds', extract(epoch FROM q.stats_reset)::float8)) v(name, value)
+UNION ALL
+	SELECT 'logq_query_segments_pruned_total', '', ARRAY['reason', v.reason], v.value
+	FROM query q, LATERAL (VALUES
+		('time', q.pruned_by_time::float8), ('id', q.pruned_by_id), ('level', q.pruned_by_level), ('service', q.pruned_by_service),
+		('trace_id', q.pruned_by_trace_id), ('attrs', q.pruned_by_attrs), ('words', q.pruned_by_words),
+		('several', q.pruned_by_several), ('partition', q.pruned_by_partition), ('partition_id', q.pruned_by_partition_id),
+		('contradiction', q.pruned_by_contradiction),
+		('other', greatest(0, q.segments_pruned - q.pruned_by_time - q.pruned_by_id - q.pruned_by_level - q.pruned_by_service
+			- q.pruned_by_trace_id - q.pruned_by_attrs - q.pruned_by_words - q.pruned_by_several
+			- q.pruned_by_partition - q.pruned_by_partition_id - q.pruned_by_contradiction))) v(reason, value)
+UNION ALL
+	(SELECT v.name, '_bucket', ARRAY['le', b.le], v.value
+	FROM bucket b, LATERAL (VALUES
+		('logq_query_execution_time_seconds', b.count::float8), ('logq_query_first_row_time_seconds', b.first_row_count)) v(name, value)
+	ORDER BY b.le_ms)
+UNION ALL
+	SELECT v.name, '_sum', '{}', v.value
+	FROM query q, LATERAL (VALUES ('logq_query_execution_time_seconds', q.total_ms / 1000), ('logq_query_first_row_time_seconds', q.first_row_ms / 1000)) v(name, value)
+UNION ALL
+	SELECT v.name, '_count', '{}', v.value
+	FROM bucket b, LATERAL (VALUES
+		('logq_query_execution_time_seconds', b.count::float8), ('logq_query_first_row_time_seconds', b.first_row_count)) v(name, value)
+	WHERE b.le = '+Inf'
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_admission a, LATERAL (VALUES
+		('logq_admission_limit', a.query_limit::float8), ('logq_admission_running', a.running), ('logq_admission_waiting', a.waiting),
+		('logq_admission_admitted_total', a.admitted), ('logq_admission_waited_total', a.waited),
+		('logq_admission_rejected_total', a.rejected), ('logq_admission_wait_seconds_total', a.wait_ms / 1000),
+		('logq_connections_limit', a.connection_limit), ('logq_connections_open', a.connections),
+		('logq_connections_waiting', a.connections_waiting), ('logq_connections_rejected_total', a.connections_rejected)) v(name, value)
+	WHERE a.query_limit IS NOT NULL
+UNION ALL
+	SELECT 'logq_partition_up', '', ARRAY['partition', h.subject], h.ok::int
+	FROM health h WHERE h.check_name = 'partition'
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition], v.value
+	FROM server s, LATERAL (VALUES ('logq_partition_connections_open', s.connections::float8), ('logq_partition_connections_waiting', s.waiting)) v(name, value)
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition], v.value
+	FROM (SELECT * FROM logq.stat_segments ORDER BY partition) s, LATERAL (VALUES
+		('logq_partition_open_segments', s.open_segments::float8), ('logq_partition_sealed_segments', s.sealed_segments),
+		('logq_partition_sealing_due', s.sealing_due), ('logq_partition_rows', s.rows),
+		('logq_partition_sealed_bytes', s.sealed_bytes), ('logq_partition_rolled_up_segments', s.rolled_up_segments),
+		('logq_partition_rollup_rows', s.rollup_rows),
+		('logq_partition_catalog_confirmed_timestamp_seconds', extract(epoch FROM s.confirmed_at))) v(name, value)
+UNION ALL
+	SELECT v.name, '', ARRAY['partition', s.partition, 'address', s.server, 'role', s.role], v.value
+	FROM server s, LATERAL (VALUES
+		('logq_server_breaker_state', (CASE s.breaker WHEN 'closed' THEN 0 WHEN 'half-open' THEN 1 ELSE 2 END)::float8),
+		('logq_server_consecutive_failures', s.failures), ('logq_server_requests_total', s.requests), ('logq_server_errors_total', s.errors),
+		('logq_server_hedges_total', s.hedges), ('logq_server_hedge_wins_total', s.hedge_wins),
+		('logq_server_latency_mean_seconds', s.latency_ms / 1000), ('logq_server_latency_p95_seconds', s.p95_ms / 1000),
+		('logq_server_connect_p95_seconds', s.connect_p95_ms / 1000),
+		('logq_server_lag_seconds', s.lag_ms / 1000.0), ('logq_server_lag_checked_timestamp_seconds', extract(epoch FROM s.checked_at))) v(name, value)
+UNION ALL
+	SELECT 'logq_topic_in_state', '', ARRAY['topic', i.topic, 'state', st.state], (i.state = st.state)::int
+	FROM (SELECT topic, min(state) AS state FROM topic GROUP BY topic) i,
+		unnest(ARRAY['starting', 'running', 'paused', 'waiting', 'failed', 'stopped']) st(state)
+UNION ALL
+	SELECT v.name, '', ARRAY['topic', i.topic, 'kafka_partition', i.kafka_partition::text], v.value
+	FROM topic i, LATERAL (VALUES
+		('logq_ingest_rows_total', i.rows::float8), ('logq_ingest_bytes_total', i.bytes), ('logq_ingest_dead_letters_total', i.dead_letters),
+		('logq_ingest_lag_messages', i.lag), ('logq_ingest_next_offset', i.next_offset),
+		('logq_ingest_last_commit_timestamp_seconds', extract(epoch FROM i.last_commit))) v(name, value)
+	WHERE i.kafka_partition IS NOT NULL
+UNION ALL
+	SELECT v.name, '', ARRAY['level', c.level], v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_enabled', (c.state NOT IN ('off', 'not configured'))::int::float8),
+		('logq_cache_hits_total', c.hits), ('logq_cache_misses_total', c.misses), ('logq_cache_expired_total', c.expired),
+		('logq_cache_damaged_total', c.damaged), ('logq_cache_stores_total', c.stores),
+		('logq_cache_read_bytes_total', c.bytes_read), ('logq_cache_written_bytes_total', c.bytes_written),
+		('logq_cache_saved_seconds_total', c.saved_ms / 1000)) v(name, value)
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_memory_entries', c.entries::float8), ('logq_cache_memory_bytes', c.bytes),
+		('logq_cache_memory_limit_bytes', c.size_limit), ('logq_cache_memory_evictions_total', c.evictions)) v(name, value)
+	WHERE c.level = 'memory'
+UNION ALL
+	SELECT v.name, '', '{}', v.value
+	FROM logq.stat_cache c, LATERAL (VALUES
+		('logq_cache_redis_breaker_state', (CASE c.state WHEN 'closed' THEN 0 WHEN 'open' THEN 2 ELSE 1 END)::float8),
+		('logq_cache_redis_dropped_total', c.dropped), ('logq_cache_redis_errors_total', c.errors), ('logq_cache_redis_timeouts_total', c.timeouts)) v(name, value)
+	WHERE c.level = 'redis' AND c.state <> 'not configured'
+), line AS (
+	SELECT s.name, row_number() OVER () AS n, s.name || s.suffix
+		|| CASE WHEN s.labels <> '{}' THEN
+			(SELECT '{' || string_agg(s.labels[k] || '="' || replace(replace(replace(s.labels[k + 1],
+				E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n') || '"', ',' ORDER BY k) || '}'
+			FROM generate_series(1, cardinality(s.labels), 2) k) ELSE '' END
+		|| ' ' || CASE s.value WHEN 'Infinity' THEN '+Inf' WHEN '-Infinity' THEN '-Inf' ELSE s.value::text END AS text
+	FROM sample s WHERE s.value IS NOT NULL
+), family AS (
+	SELECT m.ord, format(E'# HELP %s %s\n# TYPE %s %s\n', m.name, m.help, m.name, m.type)
+		|| string_agg(l.text || E'\n', '' ORDER BY l.n) AS text
+	FROM metric m JOIN line l USING (name) GROUP BY m.ord, m.name, m.type, m.help
+)
+SELECT coalesce(string_agg(f.text, '' ORDER BY f.ord), '') FROM family f
+$$;
+COMMENT ON FUNCTION logq.metrics() IS
+	'the statistics of this coordinator in the text format of Prometheus; connects to nothing. Names hosts: to be granted to those who watch';
+REVOKE ALL ON FUNCTION logq.metrics() FROM PUBLIC;
 
 -- ---------------------------------------------------------------------
 -- Aggregates: those that put partial results together, and approximate ones
@@ -2134,10 +2500,11 @@ GRANT SELECT ON logq.logs, logq.grafana_logs, logq.grafana_annotations, logq.gra
 GRANT INSERT ON logq.logs TO logq_writer;
 
 -- how things are, without a row of anybody's logs
-GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest
+GRANT SELECT ON logq.stat_admission, logq.stat_partitions, logq.stat_ingest, logq.stat_segments
 	TO logq_admin, pg_monitor;
 GRANT EXECUTE ON FUNCTION logq.admission_status(), logq.server_status(), logq.ingest_status(),
-	logq.catalog_status(), logq.health(interval, interval, bigint, interval, float8), logq.stats()
+	logq.catalog_status(), logq.catalog_places(), logq.health(interval, interval, bigint, interval, float8, interval, interval, interval), logq.stats(),
+	logq.metrics()
 	TO logq_admin, pg_monitor;
 
 GRANT USAGE ON FOREIGN DATA WRAPPER logq_fdw TO logq_admin;

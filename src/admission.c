@@ -70,6 +70,7 @@ typedef struct QueryState
 	int64		admitted;
 	int64		waited;
 	int64		rejected;
+	TimestampTz rejected_at;	/* the last one, 0: none */
 	double		wait_ms;
 	QuerySlot	slots[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends, as PGPROCs */
 } QueryState;
@@ -348,6 +349,7 @@ queue_up(QuerySlot *slot)
 	if (!granted)
 	{
 		state->rejected++;
+		state->rejected_at = GetCurrentTimestamp();
 		give_up_ticket(slot);
 	}
 	LWLockRelease(lock);
@@ -424,8 +426,8 @@ logq_admission_status(PG_FUNCTION_ARGS)
 {
 	TupleDesc	tupdesc;
 	LogqConnectionStats conns;
-	Datum		values[13] = {0};
-	bool		nulls[13] = {false};
+	Datum		values[15] = {0};
+	bool		nulls[15] = {false};
 	int			i = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
@@ -443,13 +445,17 @@ logq_admission_status(PG_FUNCTION_ARGS)
 	values[i++] = Int64GetDatum(state->waited);
 	values[i++] = Int64GetDatum(state->rejected);
 	values[i++] = Float8GetDatum(state->wait_ms);
+	values[13] = TimestampTzGetDatum(state->rejected_at);
+	nulls[13] = state->rejected_at == 0;
 	LWLockRelease(lock);
 	values[i++] = Int32GetDatum(conns.limit);
 	values[i++] = Int64GetDatum(conns.open);
 	values[i++] = Int64GetDatum(conns.reserved);
 	values[i++] = Int64GetDatum(conns.waiting);
 	values[i++] = Int64GetDatum(conns.rejected);
-	Assert(i == lengthof(values));
+	Assert(i == 13);
+	values[14] = TimestampTzGetDatum(conns.rejected_at);
+	nulls[14] = conns.rejected_at == 0;
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values,
 											 nulls));
 }

@@ -94,6 +94,7 @@ typedef struct LogqConnectionStats
 	int64		reserved;		/* places without a connection */
 	int64		waiting;		/* backends */
 	int64		rejected;
+	TimestampTz rejected_at;	/* the last one, 0: none */
 } LogqConnectionStats;
 
 extern void logq_connection_stats(LogqConnectionStats *stats);

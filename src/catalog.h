@@ -10,6 +10,9 @@
 
 #include "logq.h"
 
+/* store format that this version reads and writes */
+#define LOGQ_STORE_FORMAT 4
+
 /* longest part of trace_id's bounds that is kept in memory */
 #define LOGQ_KEY_PREFIX 24
 /* levels that a partition's dictionary holds at most, NULL included */
@@ -243,5 +246,34 @@ extern void logq_shmem_confirm(int32 number, int64 version,
 extern void logq_shmem_doubt(int32 number);
 /* why the worker could not confirm it; NULL: it could */
 extern void logq_shmem_set_error(int32 number, const char *error);
+
+/* What the maintenance worker asks a partition from time to time */
+typedef struct LogqPartitionFacts
+{
+	TimestampTz asked_at;		/* 0: not yet, and all else is nothing */
+	int			format;			/* of its store */
+	int64		clock_offset;	/* its clock less ours, microseconds */
+	int64		clock_error;	/* that may be wrong by so many */
+	int			connections;	/* of all clients to its server */
+	int			max_connections;
+} LogqPartitionFacts;
+
+/* What is known of the copy of a partition's catalog, at one moment */
+typedef struct LogqCatalogState
+{
+	LogqConfirmation confirmation;
+	bool		published;
+	TimestampTz doubted_at;		/* 0: confirmed since, or never doubted */
+	TimestampTz true_at;		/* last one ever to be confirmed, 0: none */
+	TimestampTz failing_since;	/* 0: the worker can confirm it */
+	char		seal_error[256];	/* of the last sealing, "" */
+	char		ahead_error[256];	/* of making segments ahead, "" */
+	LogqPartitionFacts facts;
+} LogqCatalogState;
+
+extern void logq_shmem_set_facts(int32 number,
+								 const LogqPartitionFacts *facts);
+/* false: nothing is known, and all of it is zero */
+extern bool logq_shmem_state(int32 number, LogqCatalogState *state);
 
 #endif							/* LOGQ_CATALOG_H */

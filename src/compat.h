@@ -86,6 +86,7 @@ logq_json_accepts(const char *text, int len)
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "parser/parsetree.h"
+#include "postmaster/bgworker.h"
 #include "utils/pg_locale.h"
 #include "utils/rel.h"
 #include "utils/tuplesort.h"
@@ -101,6 +102,16 @@ logq_json_accepts(const char *text, int len)
 #include "storage/waiteventset.h"
 #endif
 #include "storage/latch.h"
+
+/*
+ * For a background worker's connection as a role: it may be one that cannot
+ * log in, from 17 on.  Before, that is an error.
+ */
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+#define LOGQ_WORKER_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define LOGQ_WORKER_CONNECT_FLAGS 0
+#endif
 
 /* the user as whom a relation of the query is read, InvalidOid: the caller */
 static inline Oid

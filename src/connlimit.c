@@ -88,6 +88,7 @@ typedef struct ConnState
 	uint64		last_ticket;
 	int			waiting;
 	int64		rejected;
+	TimestampTz rejected_at;	/* the last one, 0: none */
 	Waiter		waiters[FLEXIBLE_ARRAY_MEMBER]; /* MaxBackends, as PGPROCs */
 } ConnState;
 
@@ -570,6 +571,7 @@ reject_impossible(const Wish *wishes, int n)
 			continue;
 		LWLockAcquire(lock, LW_EXCLUSIVE);
 		state->rejected++;
+		state->rejected_at = GetCurrentTimestamp();
 		LWLockRelease(lock);
 		if (own->places > 0)
 			ereport(ERROR,
@@ -634,7 +636,10 @@ queue_up(const Wish *wishes, int n)
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	set_waiting(wishes, n, false);
 	if (missing >= 0)
+	{
 		state->rejected++;
+		state->rejected_at = GetCurrentTimestamp();
+	}
 	LWLockRelease(lock);
 	if (missing >= 0)
 		report_no_place(&wishes[missing], waited);
@@ -846,5 +851,6 @@ logq_connection_stats(LogqConnectionStats *stats)
 	}
 	stats->waiting = state->waiting;
 	stats->rejected = state->rejected;
+	stats->rejected_at = state->rejected_at;
 	LWLockRelease(lock);
 }

@@ -48,6 +48,9 @@
 PG_FUNCTION_INFO_V1(logq_server_status);
 
 #define MAX_ENTRIES 512
+/* columns of logq.server_status(), and those of them about the catalog */
+#define STATUS_COLUMNS 29
+#define CATALOG_COLUMNS 7
 /* what opens a breaker */
 #define MAX_FAILURES 3
 #define MAX_OVERTAKEN 3
@@ -101,6 +104,8 @@ typedef struct Entry
 	LogqHealth	health;
 	Distribution answers;
 	Distribution connects;
+	char		last_error[256];	/* also when it is well since */
+	TimestampTz last_error_at;	/* 0: there was none */
 	int			overtaken;		/* in a row */
 	TimestampTz probe_at;		/* open: not before */
 	int			probe_ms;		/* wait after the next failure */
@@ -365,6 +370,7 @@ logq_health_answered(const LogqServers *servers, int server, double ms,
 		entry->used_at = now;
 		entry->overtaken = 0;
 		health->failures = 0;
+		health->answered_at = now;
 		if (ms >= 0)
 			add_answer(entry, ms, now);
 		if (connect_ms >= 0)
@@ -414,16 +420,17 @@ open_breaker(Entry *entry, TimestampTz now)
 	return was_closed;
 }
 
+/*
+ * Keep what an error says, in one line.  To has 256 bytes.
+ */
 static void
-set_reason(Entry *entry, const char *reason)
+keep_text(char *to, const char *text)
 {
-	int			len = pg_mbcliplen(reason, strlen(reason),
-								   sizeof(entry->health.reason) - 1);
+	int			len = pg_mbcliplen(text, strlen(text), 255);
 
 	for (int i = 0; i < len; i++)
-		entry->health.reason[i] = reason[i] == '\n' || reason[i] == '\t' ?
-			' ' : reason[i];
-	entry->health.reason[len] = '\0';
+		to[i] = text[i] == '\n' || text[i] == '\t' ? ' ' : text[i];
+	to[len] = '\0';
 }
 
 static void
@@ -452,11 +459,13 @@ logq_health_failed(const LogqServers *servers, int server, LogqFault fault,
 
 		entry->used_at = now;
 		health->errors++;
+		keep_text(entry->last_error, reason);
+		entry->last_error_at = now;
 		if (fault != LOGQ_FAULT_STALLED)
 		{
 			health->failures++;
 			health->cheap = fault == LOGQ_FAULT_REFUSED;
-			set_reason(entry, reason);
+			keep_text(entry->health.reason, reason);
 			if (health->breaker != LOGQ_BREAKER_CLOSED ||
 				fault == LOGQ_FAULT_SILENT ||
 				health->failures >= MAX_FAILURES)
@@ -496,7 +505,7 @@ logq_health_overtaken(const LogqServers *servers, int server, double ms,
 		{
 			/* it does answer: better than nothing, and for writes */
 			health->cheap = true;
-			set_reason(entry, reason);
+			keep_text(entry->health.reason, reason);
 			opened = open_breaker(entry, now);
 		}
 	}
@@ -657,6 +666,74 @@ ms_or_null(double ms, bool *isnull)
 }
 
 /*
+ * In a word: is it up, as far as is known?
+ */
+static const char *
+state_name(const LogqHealth *h)
+{
+	if (h->breaker != LOGQ_BREAKER_CLOSED)
+		return "down";
+	if (h->failures > 0)
+		return "failing";
+	return h->answered_at != 0 ? "up" : "unknown";
+}
+
+/*
+ * What a server's last error was; false: there was none.
+ */
+static bool
+get_last_error(const LogqServers *servers, int server, char *text,
+			   TimestampTz *at)
+{
+	const Entry *entry;
+	bool		found = false;
+
+	lock_entries(LW_SHARED);
+	entry = find_entry(servers, server, false);
+	if (entry != NULL && entry->last_error_at != 0)
+	{
+		memcpy(text, entry->last_error, sizeof(entry->last_error));
+		*at = entry->last_error_at;
+		found = true;
+	}
+	unlock_entries();
+	return found;
+}
+
+static Datum
+time_or_null(TimestampTz t, bool *isnull)
+{
+	*isnull = t == 0;
+	return TimestampTzGetDatum(t);
+}
+
+/*
+ * What is known of a partition's catalog: the last columns, of its primary.
+ */
+static void
+put_catalog_state(int32 number, Datum *values, bool *nulls)
+{
+	LogqCatalogState st;
+	const LogqPartitionFacts *f = &st.facts;
+
+	if (!logq_shmem_state(number, &st))
+	{
+		memset(nulls, true, CATALOG_COLUMNS);
+		return;
+	}
+	values[0] = time_or_null(st.true_at, &nulls[0]);
+	values[1] = Float8GetDatum((GetCurrentTimestamp() - st.true_at) / 1000.0);
+	nulls[1] = st.true_at == 0;
+	values[2] = time_or_null(st.failing_since, &nulls[2]);
+	nulls[3] = st.confirmation.error[0] == '\0';
+	values[3] = CStringGetTextDatum(st.confirmation.error);
+	nulls[4] = nulls[5] = nulls[6] = f->asked_at == 0;
+	values[4] = Int32GetDatum(f->connections);
+	values[5] = Int32GetDatum(f->max_connections);
+	values[6] = Float8GetDatum(f->clock_offset / 1000.0);
+}
+
+/*
  * logq.server_status(): a row for each server of each partition.
  */
 Datum
@@ -683,8 +760,10 @@ logq_server_status(PG_FUNCTION_ARGS)
 		for (int i = 0; i < servers->n; i++)
 		{
 			const LogqHealth *h = &health[i];
-			Datum		values[18] = {0};
-			bool		nulls[18] = {0};
+			Datum		values[STATUS_COLUMNS] = {0};
+			bool		nulls[STATUS_COLUMNS] = {0};
+			char		last_error[256];
+			TimestampTz last_error_at = 0;
 			int			n = 0;
 
 			values[n++] = CStringGetDatum(part->name);
@@ -716,6 +795,20 @@ logq_server_status(PG_FUNCTION_ARGS)
 			values[n++] = Int32GetDatum(connections);
 			nulls[n] = i > 0;
 			values[n++] = Int32GetDatum(waiting);
+			values[n++] = CStringGetTextDatum(state_name(h));
+			values[n] = time_or_null(h->answered_at, &nulls[n]);
+			n++;
+			nulls[n] = nulls[n + 1] =
+				!get_last_error(servers, i, last_error, &last_error_at);
+			if (!nulls[n])
+				values[n] = CStringGetTextDatum(last_error);
+			values[n + 1] = TimestampTzGetDatum(last_error_at);
+			n += 2;
+			Assert(n == STATUS_COLUMNS - CATALOG_COLUMNS);
+			if (i == 0)
+				put_catalog_state(part->number, &values[n], &nulls[n]);
+			else
+				memset(&nulls[n], true, CATALOG_COLUMNS);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 nulls);
 		}

@@ -106,6 +106,7 @@ typedef struct LogqHealth
 	int64		hedge_wins;
 	int64		lag_ms;			/* when it was last seen, -1: unknown */
 	TimestampTz lag_at;
+	TimestampTz answered_at;	/* 0: it has not */
 } LogqHealth;
 
 typedef enum LogqFault

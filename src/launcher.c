@@ -5,10 +5,12 @@
  *		logq.databases; and what all workers share.
  *
  * The launcher is started with the server, when the library is preloaded, and
- * again whenever it has ended.  It has no database and reads no table.  Its
- * workers are never restarted by the postmaster; the launcher does so, five
- * seconds after one has ended, and later and later (up to half a minute) when
- * it never lasts, as in a database that does not exist.
+ * again whenever it has ended.  It has no database, and of tables it reads but
+ * that of roles: while logq.worker_role does not exist, as before the first
+ * CREATE EXTENSION, it starts nobody, says so in the log once, and looks every
+ * second.  Its workers are never restarted by the postmaster; the launcher
+ * does so, five seconds after one has ended, and later and later (up to half a
+ * minute) when it never lasts, as in a database that does not exist.
  *
  * Failure cases: a launcher that was started anew finds the workers of the
  * one before in shared memory and leaves them alone.  A crash of any process
@@ -31,6 +33,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procsignal.h"
+#include "storage/sinval.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -41,6 +44,8 @@
 
 #define RESTART_MS 5000
 #define MAX_RESTART_MS 30000
+/* how often to look for a role that is not there */
+#define ROLE_MS 1000
 /* one that has run for so long was in order */
 #define GOOD_RUN_MS 10000
 
@@ -137,7 +142,8 @@ logq_worker_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	MemSet(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = RESTART_MS / 1000;
 	strlcpy(worker.bgw_library_name, "logq", sizeof(worker.bgw_library_name));
@@ -218,7 +224,9 @@ logq_worker_connect_database(void)
 	strlcpy(role_in_use, logq_worker_role, sizeof(role_in_use));
 	BackgroundWorkerInitializeConnection(MyBgworkerEntry->bgw_extra,
 										 role_in_use[0] != '\0' ?
-										 role_in_use : NULL, 0);
+										 role_in_use : NULL,
+										 role_in_use[0] != '\0' ?
+										 LOGQ_WORKER_CONNECT_FLAGS : 0);
 }
 
 /* See maintain.h. */
@@ -344,6 +352,45 @@ logq_worker_connect(LogqPartition *part)
 
 /* ---------- the launcher ---------- */
 
+static void
+look_up_role(void *arg)
+{
+	*(Oid *) arg = get_role_oid(logq_worker_role, true);
+}
+
+/*
+ * Is there the role that workers are to be?  That there is none is logged once
+ * for each name.  Roles are the same in all databases.
+ */
+static bool
+role_exists(MemoryContext cxt)
+{
+	static char missing[NAMEDATALEN] = "";
+	ErrorData  *edata;
+	Oid			role = InvalidOid;
+
+	if (logq_worker_role[0] == '\0')
+		return true;
+	edata = logq_worker_transaction(look_up_role, &role, cxt);
+	if (edata != NULL)
+		ReThrowError(edata);
+	if (OidIsValid(role))
+	{
+		missing[0] = '\0';
+		return true;
+	}
+	if (strncmp(missing, logq_worker_role, NAMEDATALEN - 1) != 0)
+		ereport(LOG,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no worker of logq is started: role \"%s\" does not exist",
+						logq_worker_role),
+				 errdetail("It is the one of the parameter \"%s\".",
+						   "logq.worker_role"),
+				 errhint("CREATE EXTENSION logq makes the role \"logq_worker\".  Another one can be any that may connect to the databases in logq.databases and has no rights besides.")));
+	strlcpy(missing, logq_worker_role, sizeof(missing));
+	return false;
+}
+
 /*
  * Start the worker of a database.
  */
@@ -426,7 +473,7 @@ read_setting(void)
  * See after one database.  Returns when to look again, 0: when woken.
  */
 static TimestampTz
-look_after(Database *db)
+look_after(Database *db, MemoryContext cxt)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	pid_t		pid;
@@ -458,6 +505,8 @@ look_after(Database *db)
 		db->retry_at = TimestampTzPlusMilliseconds(now, RESTART_MS);
 		return db->retry_at;
 	}
+	if (!role_exists(cxt))
+		return TimestampTzPlusMilliseconds(now, ROLE_MS);
 	start_worker(db, now);
 	return db->handle != NULL ? 0 : db->retry_at;
 }
@@ -473,9 +522,9 @@ logq_launcher_main(Datum arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	/* tells that a worker has ended; ignored by those without a database */
-	pqsignal(SIGUSR1, procsignal_sigusr1_handler);
 	BackgroundWorkerUnblockSignals();
+	/* no database, and so nobody's rights: roles are all there is to see */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	cxt = AllocSetContextCreate(TopMemoryContext, "logq launcher",
 								ALLOCSET_DEFAULT_SIZES);
@@ -494,8 +543,12 @@ logq_launcher_main(Datum arg)
 		long		timeout = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
+		MemoryContextSwitchTo(cxt);
 		MemoryContextReset(cxt);
 		CHECK_FOR_INTERRUPTS();
+		/* it is in no transaction, and would hold up others' invalidations */
+		if (catchupInterruptPending)
+			ProcessCatchupInterrupt();
 		/* the postmaster would not start us again after a status of 0 */
 		if (ShutdownRequestPending)
 			proc_exit(1);
@@ -508,7 +561,7 @@ logq_launcher_main(Datum arg)
 
 		foreach(lc, databases)
 		{
-			TimestampTz at = look_after(lfirst(lc));
+			TimestampTz at = look_after(lfirst(lc), cxt);
 
 			if (at != 0 && (next == 0 || at < next))
 				next = at;

@@ -338,8 +338,8 @@ _PG_init(void)
 				  &logq_use_rollups);
 	DefineCustomStringVariable("logq.worker_role",
 							   "Sets the role that background workers are on this server.",
-							   "It must be able to log in.  Empty is the bootstrap superuser.",
-							   &logq_worker_role, "", PGC_SIGHUP,
+							   "It needs no rights but CONNECT.  Empty is the bootstrap superuser.",
+							   &logq_worker_role, "logq_worker", PGC_SIGHUP,
 							   0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("logq");
 

@@ -114,6 +114,8 @@ extern bool logq_shmem_can_doubt(int32 number);
 extern void logq_shmem_forget_others(List *parts);
 extern TimestampTz logq_shmem_seal_paused_at(int32 number);
 extern bool logq_shmem_set_seal_paused(int32 number, TimestampTz at,
-									   uint32 error);
+									   const char *error);
+/* why segments could not be made ahead; NULL: they can, as far as is known */
+extern void logq_shmem_set_ahead_error(int32 number, const char *error);
 
 #endif							/* LOGQ_MAINTAIN_H */

@@ -54,9 +54,6 @@ PG_FUNCTION_INFO_V1(logq_upgrade_store);
 PG_FUNCTION_INFO_V1(logq_remove_partition);
 PG_FUNCTION_INFO_V1(logq_partition_status);
 
-/* store format that this version reads and writes */
-#define STORE_FORMAT 4
-
 /*
  * Keys of the text of a database's sorting and case folding.  Equal texts
  * mean equal answers.  Before 15 a server cannot tell the version of its
@@ -243,8 +240,8 @@ report_format(LogqConn *conn, int format, bool upgradable)
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_ERROR),
 			 errmsg("store of partition \"%s\" has format %d, this version of logq knows %d",
-					conn->name, format, STORE_FORMAT),
-			 format > STORE_FORMAT ?
+					conn->name, format, LOGQ_STORE_FORMAT),
+			 format > LOGQ_STORE_FORMAT ?
 			 errhint("Install a version of logq that knows this format, and run ALTER EXTENSION logq UPDATE.") :
 			 upgradable ?
 			 errhint("To upgrade it, run SELECT logq.upgrade_store(%s); other coordinators need this version of logq then, too.",
@@ -299,8 +296,8 @@ prepare_store(LogqConn *conn, int32 wanted, const char *interval)
 		PQclear(logq_conn_exec(conn, sql));
 	}
 	format = store_format(conn);
-	if (format != STORE_FORMAT)
-		report_format(conn, format, format < STORE_FORMAT && upgrade_step(format) != NULL);
+	if (format != LOGQ_STORE_FORMAT)
+		report_format(conn, format, format < LOGQ_STORE_FORMAT && upgrade_step(format) != NULL);
 	if (value != NULL && interval != NULL)
 		PQclear(logq_conn_exec(conn, psprintf("UPDATE " LOGQ_STORE_SCHEMA
 											  ".store SET segment_interval = %s",
@@ -438,9 +435,9 @@ run_upgrade(LogqConn *conn)
 				 errhint("Run SELECT logq.add_partition(%s), which makes one.",
 						 quote_literal_cstr(conn->name))));
 	first = format = store_format(conn);
-	if (format > STORE_FORMAT)
+	if (format > LOGQ_STORE_FORMAT)
 		report_format(conn, format, false);
-	if (format == STORE_FORMAT)
+	if (format == LOGQ_STORE_FORMAT)
 	{
 		PQclear(logq_conn_exec(conn, "COMMIT"));
 		return first;
@@ -458,7 +455,7 @@ run_upgrade(LogqConn *conn)
 	PQclear(logq_conn_exec(conn, psprintf("SET LOCAL ROLE %s; LOCK TABLE " LOGQ_STORE_SCHEMA
 										  ".store IN SHARE ROW EXCLUSIVE MODE", owner)));
 
-	while (format < STORE_FORMAT)
+	while (format < LOGQ_STORE_FORMAT)
 	{
 		int			before = format;
 
@@ -468,7 +465,7 @@ run_upgrade(LogqConn *conn)
 			report_format(conn, format, false);
 		PQclear(logq_conn_exec(conn, sql));
 		format = store_format(conn);
-		if (format <= before || format > STORE_FORMAT)
+		if (format <= before || format > LOGQ_STORE_FORMAT)
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("upgrade of the store of partition \"%s\" led from format %d to %d",
@@ -893,11 +890,11 @@ logq_partition_status(PG_FUNCTION_ARGS)
 			values[3] = Int64GetDatum(strtoll(probe->rows, NULL, 10));
 			values[4] = Int32GetDatum(atoi(probe->segments));
 			nulls[3] = nulls[4] = false;
-			if (probe->format != STORE_FORMAT)
+			if (probe->format != LOGQ_STORE_FORMAT)
 				probe->failure =
 					psprintf("its store has format %d, this version of logq knows %d%s",
-							 probe->format, STORE_FORMAT,
-							 probe->format < STORE_FORMAT ?
+							 probe->format, LOGQ_STORE_FORMAT,
+							 probe->format < LOGQ_STORE_FORMAT ?
 							 "; see logq.upgrade_store()" : "");
 		}
 		if (probe->failure != NULL)

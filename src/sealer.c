@@ -152,7 +152,6 @@ static void
 end_task(SealTask *task, const ErrorData *edata)
 {
 	TimestampTz paused_at = 0;
-	uint32		hash = 0;
 
 	if (task->conn != NULL)
 		logq_conn_close(task->conn);
@@ -163,8 +162,7 @@ end_task(SealTask *task, const ErrorData *edata)
 		const char *text = logq_worker_error_text(edata);
 
 		paused_at = GetCurrentTimestamp();
-		hash = Max(hash_bytes((const unsigned char *) text, strlen(text)), 1);
-		if (logq_shmem_set_seal_paused(task->part->number, paused_at, hash))
+		if (logq_shmem_set_seal_paused(task->part->number, paused_at, text))
 			ereport(LOG,
 					(errcode(edata->sqlerrcode),
 					 errmsg("could not drop or seal segments of partition \"%s\": %s",
@@ -175,7 +173,7 @@ end_task(SealTask *task, const ErrorData *edata)
 	}
 	if (task->stuck)
 		paused_at = GetCurrentTimestamp();
-	(void) logq_shmem_set_seal_paused(task->part->number, paused_at, 0);
+	(void) logq_shmem_set_seal_paused(task->part->number, paused_at, NULL);
 }
 
 /*

@@ -31,6 +31,7 @@
 #include "maintain.h"
 #include "resolve.h"
 
+#include "access/htup_details.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -46,10 +47,13 @@
 #include "querystat.h"
 
 PG_FUNCTION_INFO_V1(logq_catalog_status);
+PG_FUNCTION_INFO_V1(logq_catalog_places);
 
 #define MAX_ENTRIES 1024
 /* databases with a maintenance worker, and those with a sealer */
 #define MAX_WORKERS 256
+/* of logq.catalog_status() */
+#define CATALOG_COLUMNS 15
 
 typedef struct EntryKey
 {
@@ -63,7 +67,11 @@ typedef struct Entry
 	bool		published;
 	TimestampTz doubted_at;		/* what began until then confirms nothing */
 	TimestampTz seal_paused_at; /* its last sealing did not get far, 0: it did */
-	uint32		seal_error;		/* hash of why, 0: no error */
+	char		seal_error[256];	/* why, "": no error */
+	char		ahead_error[256];	/* of making segments, "" */
+	TimestampTz true_at;		/* a confirmation, perhaps taken away since */
+	TimestampTz failing_since;	/* there was no error before */
+	LogqPartitionFacts facts;
 	LogqConfirmation confirmation;
 } Entry;
 
@@ -237,7 +245,7 @@ logq_shmem_publish(int32 number, int64 version, int64 changed,
 		c->version = version;
 		c->changed = changed;
 		if (asked_at > entry->doubted_at && asked_at > c->confirmed_at)
-			c->confirmed_at = asked_at;
+			entry->true_at = c->confirmed_at = asked_at;
 	}
 	LWLockRelease(lock);
 }
@@ -258,7 +266,7 @@ logq_shmem_confirm(int32 number, int64 version, TimestampTz asked_at)
 		entry->confirmation.version == version &&
 		asked_at > entry->doubted_at &&
 		asked_at > entry->confirmation.confirmed_at)
-		entry->confirmation.confirmed_at = asked_at;
+		entry->true_at = entry->confirmation.confirmed_at = asked_at;
 	LWLockRelease(lock);
 }
 
@@ -379,6 +387,24 @@ logq_shmem_can_doubt(int32 number)
 }
 
 /*
+ * Keep what an error says, NULL: there is none.  To has 256 bytes.  True: it is
+ * another one than before.
+ */
+static bool
+keep_error(char *to, const char *error)
+{
+	int			len = 0;
+	bool		same;
+
+	if (error != NULL)
+		len = pg_mbcliplen(error, strlen(error), 255);
+	same = strlen(to) == len && memcmp(to, error ? error : "", len) == 0;
+	memcpy(to, error ? error : "", len);
+	to[len] = '\0';
+	return !same;
+}
+
+/*
  * Note why a partition could not be confirmed.
  */
 void
@@ -392,16 +418,65 @@ logq_shmem_set_error(int32 number, const char *error)
 	entry = find_entry(number, error != NULL);
 	if (entry != NULL)
 	{
-		char	   *to = entry->confirmation.error;
-		int			len = 0;
-
-		if (error != NULL)
-			len = pg_mbcliplen(error, strlen(error),
-							   sizeof(entry->confirmation.error) - 1);
-		memcpy(to, error ? error : "", len);
-		to[len] = '\0';
+		(void) keep_error(entry->confirmation.error, error);
+		if (entry->confirmation.error[0] == '\0')
+			entry->failing_since = 0;
+		else if (entry->failing_since == 0)
+			entry->failing_since = GetCurrentTimestamp();
 	}
 	LWLockRelease(lock);
+}
+
+/*
+ * Note what a partition has said of itself.
+ */
+void
+logq_shmem_set_facts(int32 number, const LogqPartitionFacts *facts)
+{
+	Entry	   *entry;
+
+	if (state == NULL)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = find_entry(number, true);
+	if (entry != NULL)
+		entry->facts = *facts;
+	LWLockRelease(lock);
+}
+
+static void
+state_of_entry(const Entry *entry, LogqCatalogState *result)
+{
+	result->confirmation = entry->confirmation;
+	result->published = entry->published;
+	result->doubted_at = entry->confirmation.confirmed_at == 0 ?
+		entry->doubted_at : 0;
+	result->true_at = entry->true_at;
+	result->failing_since = entry->failing_since;
+	strlcpy(result->seal_error, entry->seal_error,
+			sizeof(result->seal_error));
+	strlcpy(result->ahead_error, entry->ahead_error,
+			sizeof(result->ahead_error));
+	result->facts = entry->facts;
+}
+
+/*
+ * All that is known of a partition's catalog.
+ */
+bool
+logq_shmem_state(int32 number, LogqCatalogState *result)
+{
+	const Entry *entry;
+
+	MemSet(result, 0, sizeof(LogqCatalogState));
+	if (state == NULL)
+		return false;
+	LWLockAcquire(lock, LW_SHARED);
+	entry = find_entry(number, false);
+	if (entry != NULL)
+		state_of_entry(entry, result);
+	LWLockRelease(lock);
+	return entry != NULL;
 }
 
 /*
@@ -460,31 +535,67 @@ logq_catalog_status(PG_FUNCTION_ARGS)
 
 	for (i = 0; i < n; i++)
 	{
-		const LogqConfirmation *c = &ours[i].confirmation;
-		Datum		values[4] = {0};
-		bool		nulls[4] = {false, true, true, true};
+		LogqCatalogState st;
+		const LogqPartitionFacts *f = &st.facts;
+		Datum		values[CATALOG_COLUMNS];
+		bool		nulls[CATALOG_COLUMNS];
+		int			col = 0;
 
-		values[0] = Int32GetDatum(ours[i].key.number);
-		if (ours[i].published)
-		{
-			values[1] = Int64GetDatum(c->version);
-			nulls[1] = false;
-		}
-		if (c->confirmed_at != 0)
-		{
-			values[2] = TimestampTzGetDatum(c->confirmed_at);
-			nulls[2] = false;
-		}
-		if (c->error[0] != '\0')
-		{
-			values[3] = CStringGetTextDatum(c->error);
-			nulls[3] = false;
-		}
+		state_of_entry(&ours[i], &st);
+		values[col++] = Int32GetDatum(ours[i].key.number);
+		values[col++] = Int64GetDatum(st.confirmation.version);
+		values[col++] = TimestampTzGetDatum(st.confirmation.confirmed_at);
+		values[col++] = CStringGetTextDatum(st.confirmation.error);
+		values[col++] = TimestampTzGetDatum(st.failing_since);
+		values[col++] = TimestampTzGetDatum(st.doubted_at);
+		values[col++] = TimestampTzGetDatum(f->asked_at);
+		values[col++] = Int32GetDatum(f->format);
+		values[col++] = Int32GetDatum(LOGQ_STORE_FORMAT);
+		values[col++] = Float8GetDatum(f->clock_offset / 1000.0);
+		values[col++] = Float8GetDatum(f->clock_error / 1000.0);
+		values[col++] = Int32GetDatum(f->connections);
+		values[col++] = Int32GetDatum(f->max_connections);
+		values[col++] = CStringGetTextDatum(st.seal_error);
+		values[col++] = CStringGetTextDatum(st.ahead_error);
+		Assert(col == CATALOG_COLUMNS);
+
+		MemSet(nulls, 0, sizeof(nulls));
+		nulls[1] = !ours[i].published;
+		nulls[2] = st.confirmation.confirmed_at == 0;
+		nulls[3] = st.confirmation.error[0] == '\0';
+		nulls[4] = st.failing_since == 0;
+		nulls[5] = st.doubted_at == 0;
+		for (col = 6; col < 13; col++)
+			nulls[col] = f->asked_at == 0;
+		nulls[13] = st.seal_error[0] == '\0';
+		nulls[14] = st.ahead_error[0] == '\0';
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}
 	pfree(ours);
 	return (Datum) 0;
+}
+
+/*
+ * logq.catalog_places()
+ */
+Datum
+logq_catalog_places(PG_FUNCTION_ARGS)
+{
+	TupleDesc	tupdesc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (state == NULL)
+		PG_RETURN_NULL();
+	LWLockAcquire(lock, LW_SHARED);
+	values[0] = Int32GetDatum((int32) hash_get_num_entries(entries));
+	LWLockRelease(lock);
+	values[1] = Int32GetDatum(MAX_ENTRIES);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values,
+											 nulls));
 }
 
 /* ---------- sealing that has to wait ---------- */
@@ -509,14 +620,14 @@ logq_shmem_seal_paused_at(int32 number)
 }
 
 /*
- * Note how it went.  error is a hash of the reason, 0 for none.  True: it is
- * another error than the last time.
+ * Note how it went.  error is the reason, NULL for none.  True: it is another
+ * error than the last time.
  */
 bool
-logq_shmem_set_seal_paused(int32 number, TimestampTz at, uint32 error)
+logq_shmem_set_seal_paused(int32 number, TimestampTz at, const char *error)
 {
 	Entry	   *entry;
-	bool		is_new = error != 0;
+	bool		is_new = error != NULL;
 
 	if (state == NULL)
 		return is_new;
@@ -524,12 +635,28 @@ logq_shmem_set_seal_paused(int32 number, TimestampTz at, uint32 error)
 	entry = find_entry(number, at != 0);
 	if (entry != NULL)
 	{
-		is_new = error != 0 && entry->seal_error != error;
+		is_new = keep_error(entry->seal_error, error) && error != NULL;
 		entry->seal_paused_at = at;
-		entry->seal_error = error;
 	}
 	LWLockRelease(lock);
 	return is_new;
+}
+
+/*
+ * Note why segments cannot be made ahead.
+ */
+void
+logq_shmem_set_ahead_error(int32 number, const char *error)
+{
+	Entry	   *entry;
+
+	if (state == NULL)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = find_entry(number, error != NULL);
+	if (entry != NULL)
+		(void) keep_error(entry->ahead_error, error);
+	LWLockRelease(lock);
 }
 
 /* ---------- workers ---------- */

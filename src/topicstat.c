@@ -86,6 +86,7 @@ typedef struct Entry
 	int64		rows;
 	int64		bytes;
 	int64		dead_letters;
+	TimestampTz last_dead_letter;	/* 0: none */
 	TimestampTz last_commit;	/* 0: none */
 	double		rate;			/* rows per second, as of last_commit */
 } Entry;
@@ -533,6 +534,8 @@ logq_ingest_count(int32 partition, int64 rows, int64 bytes,
 		entry->rows += rows;
 		entry->bytes += bytes;
 		entry->dead_letters += dead_letters;
+		if (dead_letters > 0)
+			entry->last_dead_letter = now;
 		entry->rate = decayed_rate(entry->rate, entry->last_commit, now) +
 			rows / RATE_SECONDS;
 		entry->last_commit = now;
@@ -578,14 +581,15 @@ static void
 put_row(ReturnSetInfo *rsinfo, const LogqTopicRow *row, const TopicSlot *slot,
 		const Entry *entry, TimestampTz now)
 {
-	Datum		values[13] = {0};
-	bool		nulls[13] = {0};
+	Datum		values[14] = {0};
+	bool		nulls[14] = {0};
 
 	values[0] = CStringGetTextDatum(row->name);
 	nulls[1] = entry == NULL;
 	nulls[2] = entry == NULL || entry->next < 0;
 	nulls[3] = entry == NULL || entry->next < 0 || entry->high < 0;
 	nulls[10] = entry == NULL || entry->last_commit == 0;
+	nulls[13] = entry == NULL || entry->last_dead_letter == 0;
 	values[4] = values[6] = values[7] = Int64GetDatum(0);
 	values[5] = Float8GetDatum(0);
 	if (entry != NULL)
@@ -601,6 +605,7 @@ put_row(ReturnSetInfo *rsinfo, const LogqTopicRow *row, const TopicSlot *slot,
 		values[6] = Int64GetDatum(entry->bytes);
 		values[7] = Int64GetDatum(entry->dead_letters);
 		values[10] = TimestampTzGetDatum(entry->last_commit);
+		values[13] = TimestampTzGetDatum(entry->last_dead_letter);
 	}
 	nulls[8] = nulls[9] = slot == NULL || slot->error[0] == '\0';
 	if (!nulls[8])

@@ -81,6 +81,15 @@
 	"SELECT version, " LOGQ_LSN_SQL ", " LOGQ_ROW_SECURITY_SQL \
 	" FROM logq_store.catalog_version"
 
+/* what logq_shmem_set_facts is told; the owner of a store may see no more */
+#define NFACTS 4
+#define FACTS_SQL \
+	"r.format, " \
+	"(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, " \
+	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity" \
+	" WHERE usesysid IS NOT NULL AND datid IS NOT NULL AND leader_pid IS NULL), " \
+	"pg_catalog.current_setting('max_connections') "
+
 typedef enum WatchPhase
 {
 	WATCH_DOWN,					/* not connected */
@@ -115,6 +124,8 @@ typedef struct Watch
 	bool		checking;		/* asked for work, too */
 	bool		need_segment;
 	bool		need_sealer;
+	LogqPartitionFacts facts;	/* with asked_at: told this time */
+	int			told_format;	/* the one that was last logged, 0: none */
 	char	   *refusal;		/* the partition reported an error */
 	/* trouble */
 	TimestampTz failed_at;
@@ -442,12 +453,14 @@ ask(Watch *w, TimestampTz now)
 						 " WHERE upper <= pg_catalog.now() - r.retention) OR"
 						 " EXISTS (SELECT FROM logq_store.segment WHERE state = 'open' AND"
 						 " greatest(upper, pg_catalog.to_timestamp(version / 1000000)) <="
-						 " pg_catalog.to_timestamp(" INT64_FORMAT ")) "
+						 " pg_catalog.to_timestamp(" INT64_FORMAT ")), "
+						 FACTS_SQL
 						 "FROM logq_store.store r",
 						 unix_seconds(limit));
 	}
 
 	w->version = -1;
+	w->facts.asked_at = 0;
 	if (w->refusal != NULL)
 		pfree(w->refusal);
 	w->refusal = NULL;
@@ -477,6 +490,27 @@ refuse(Watch *w, const char *why)
 }
 
 /*
+ * What it says of itself.  Its clock was read at some time between the request
+ * and now.
+ */
+static void
+take_facts(Watch *w, const PGresult *res)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	LogqPartitionFacts *facts = &w->facts;
+	TimestampTz its_clock;
+
+	facts->asked_at = w->asked_at;
+	facts->format = atoi(PQgetvalue(res, 0, 2));
+	its_clock = strtoll(PQgetvalue(res, 0, 3), NULL, 10) -
+		unix_seconds(0) * USECS_PER_SEC;
+	facts->clock_error = (now - w->asked_at) / 2;
+	facts->clock_offset = its_clock - w->asked_at - facts->clock_error;
+	facts->connections = atoi(PQgetvalue(res, 0, 4));
+	facts->max_connections = atoi(PQgetvalue(res, 0, 5));
+}
+
+/*
  * Take one result of what was asked.
  */
 static void
@@ -488,7 +522,7 @@ take_result(Watch *w, const PGresult *res)
 			break;
 		case PGRES_TUPLES_OK:
 			if (PQntuples(res) != 1 ||
-				PQnfields(res) != (w->version < 0 ? 3 : 2))
+				PQnfields(res) != (w->version < 0 ? 3 : 2 + NFACTS))
 				refuse(w, "the log store is damaged");
 			else if (w->version < 0)
 			{
@@ -503,6 +537,7 @@ take_result(Watch *w, const PGresult *res)
 			{
 				w->need_segment = PQgetvalue(res, 0, 0)[0] == 't';
 				w->need_sealer = PQgetvalue(res, 0, 1)[0] == 't';
+				take_facts(w, res);
 			}
 			break;
 		default:
@@ -642,6 +677,7 @@ work_failed(Watch *w, const ErrorData *edata, TimestampTz now)
 	if (w->work_error != NULL)
 		pfree(w->work_error);
 	w->work_error = MemoryContextStrdup(worker_cxt, text);
+	logq_shmem_set_ahead_error(w->part->number, text);
 	w->check_at = TimestampTzPlusMilliseconds(now, FAILED_CHECK_MS);
 }
 
@@ -668,6 +704,27 @@ is_outdated(Watch *w)
 }
 
 /*
+ * Let all see what the partition says of itself.  A store of another format is
+ * also worth a line in the log.
+ */
+static void
+publish_facts(Watch *w)
+{
+	int			format = w->facts.format;
+
+	if (w->facts.asked_at == 0)
+		return;
+	logq_shmem_set_facts(w->part->number, &w->facts);
+	if (format != LOGQ_STORE_FORMAT && format != w->told_format)
+		ereport(LOG,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("store of partition \"%s\" has format %d, this version of logq knows %d",
+						w->part->name, format, LOGQ_STORE_FORMAT),
+				 errhint("See logq.health().")));
+	w->told_format = format;
+}
+
+/*
  * The partition has answered.
  */
 static void
@@ -689,6 +746,7 @@ handle_answer(Watch *w)
 	}
 	if (w->checking)
 	{
+		publish_facts(w);
 		w->checked_at = w->asked_at;
 		w->check_at = TimestampTzPlusMilliseconds(w->asked_at, CHECK_MS);
 	}
@@ -706,17 +764,19 @@ handle_answer(Watch *w)
 	if (tells_of_primary(w))
 		logq_health_answered(w->servers, 0, -1, -1);
 
-	if (w->checking && w->need_segment)
+	if (w->checking)
 	{
-		ErrorData  *edata;
+		ErrorData  *edata = NULL;
 
-		edata = stand_still(make_ahead_watch, w, "making segments on");
+		if (w->need_segment)
+			edata = stand_still(make_ahead_watch, w, "making segments on");
 		if (edata != NULL)
 			work_failed(w, edata, now);
 		else if (w->work_error != NULL)
 		{
 			pfree(w->work_error);
 			w->work_error = NULL;
+			logq_shmem_set_ahead_error(w->part->number, NULL);
 		}
 	}
 	/* one that runs does that, too */
@@ -960,7 +1020,7 @@ reload(void)
 		Watch	   *w = lfirst(lc);
 
 		w->poll_at = w->check_at = w->retry_at = 0;
-		(void) logq_shmem_set_seal_paused(w->part->number, 0, 0);
+		(void) logq_shmem_set_seal_paused(w->part->number, 0, NULL);
 	}
 }
 

@@ -1,10 +1,10 @@
 -- The shape of logq.health() and logq.stats(), and that they agree with the views
 BEGIN;
-SELECT plan(11);
+SELECT plan(15);
 
 SELECT is((SELECT string_agg(concat_ws(' ', proname, prosecdef, proconfig, pronargdefaults, has_function_privilege('public', oid, 'EXECUTE')), ', ' ORDER BY proname)
 		FROM pg_proc WHERE pronamespace = 'logq'::regnamespace AND proname IN ('health', 'stats')),
-	'health t {"search_path=pg_catalog, pg_temp"} 5 f, stats t {"search_path=pg_catalog, pg_temp"} 0 f',
+	'health t {"search_path=pg_catalog, pg_temp"} 8 f, stats t {"search_path=pg_catalog, pg_temp"} 0 f',
 	'they run as their owner, with a safe search_path, and not for everybody');
 SELECT is(pg_get_function_result('logq.health'::regproc),
 	'SETOF record', 'health() returns rows');
@@ -14,6 +14,10 @@ SELECT bag_eq($$SELECT subject COLLATE "default" FROM logq.health() WHERE check_
 	'a row for each partition');
 SELECT bag_eq($$SELECT subject COLLATE "default" FROM logq.health() WHERE check_name = 'sealing'$$, 'SELECT server::text COLLATE "default" FROM logq.partition',
 	'and for its sealing');
+SELECT bag_eq(format('SELECT subject COLLATE "default" FROM logq.health() WHERE check_name = %L', k), 'SELECT server::text COLLATE "default" FROM logq.partition',
+	'and a row "' || k || '"') FROM unnest('{store,clock,server connections}'::text[]) k;
+SELECT is_empty($$SELECT * FROM logq.stat_partitions WHERE (role = 'replica') AND (catalog_age_ms IS NOT NULL OR connections IS NOT NULL)$$,
+	'what is of the partition is in the row of its primary');
 SELECT bag_eq($$SELECT DISTINCT subject COLLATE "default" FROM logq.health() WHERE check_name = 'ingest'$$, 'SELECT name COLLATE "default" FROM logq.topic',
 	'a row for each topic');
 SELECT is_empty($$SELECT check_name, subject FROM logq.health() GROUP BY 1, 2 HAVING count(*) > 1$$, 'nothing is there twice');

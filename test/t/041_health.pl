@@ -92,8 +92,8 @@ LogqTest::poll_ok(sub { return $s->query("SELECT count(*) FROM logq.segments WHE
 	'what is over is sealed');
 well('at the beginning');
 is($s->query("SELECT string_agg(concat_ws(' ', check_name, replace(subject, '@{[ LogqFaults::address($r1) ]}', 'r1')), ', ') FROM logq.health()"),
-	'library, maintenance logs, partition p1, partition p2, replica p1 r1, sealing p1, sealing p2, '
-	  . 'ingest web, dead letters web, redis, queries, connections',
+	'library, maintenance logs, ' . join(', ', map { ("$_ p1", "$_ p2") } 'partition', 'store', 'clock', 'server connections')
+	  . ', replica p1 r1, sealing p1, sealing p2, segments p1, segments p2, ingest web, dead letters web, redis, queries, connections, catalog memory',
 	'a row for each thing');
 is($s->query("SELECT bool_and(detail <> '' AND what_to_do IS NULL) FROM logq.health()"), 't', 'there is nothing to do');
 
@@ -105,6 +105,10 @@ $c->sql("SELECT logq.add_topic('junk', '@{[ $kafka->brokers ]}', 'json')");
 only('dead letters junk', '3 of 3 records', 'logq.dead_letters', 'dead letters');
 is($s->query("SELECT count(*) FROM logq.health(seal_slack => '1 s', max_dead_letters => 1) WHERE NOT ok"), '0',
 	'how many are too many is up to the caller');
+is($s->query("SELECT count(*) FROM logq.health(seal_slack => '1 s', dead_letters_within => '0 s') WHERE NOT ok"), '0',
+	'and for how long they count');
+is($s->query("SELECT last_dead_letter BETWEEN now() - interval '5 minutes' AND now() FROM logq.stat_ingest WHERE topic = 'junk'"), 't',
+	'stat_ingest has the time of the last one');
 $c->sql("SELECT logq.remove_topic('junk')");
 well('that topic is gone');
 

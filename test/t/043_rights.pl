@@ -142,9 +142,10 @@ has_rights('logq_reader', [
 has_rights('logq_writer', [ 'schema logq USAGE', 'table logs INSERT' ], 'writers');
 
 my @monitor = ('schema logq USAGE',
-	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest)),
-	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status stats)),
+	map({ "table $_ SELECT" } qw(stat_admission stat_partitions stat_ingest stat_segments)),
+	map({ "function $_ EXECUTE" } map({ "$_()" } qw(admission_status server_status ingest_status catalog_status catalog_places stats metrics)),
 		'health(max_catalog_age interval, seal_slack interval, max_ingest_lag bigint, ingest_patience interval, max_dead_letters double precision, '
+		. 'dead_letters_within interval, rejected_within interval, max_clock_offset interval, '
 		. 'OUT check_name text, OUT subject text, OUT ok boolean, OUT detail text, OUT what_to_do text)'));
 
 has_rights('pg_monitor', \@monitor, 'those who monitor');
@@ -164,9 +165,10 @@ SELECT proname || '(' || pg_get_function_identity_arguments(oid) || ')'
 FROM pg_proc WHERE pronamespace = 'logq'::regnamespace
 SQL
 ], 'and admins');
-is($c->sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('logq_reader', 'logq_writer', 'logq_admin') AND NOT rolcanlogin AND NOT rolsuper AND NOT rolcreaterole AND NOT rolcreatedb AND NOT rolreplication AND NOT rolbypassrls"),
-	3, 'the roles have no attributes');
-is($c->sql("SELECT count(*) FROM pg_auth_members WHERE member IN (SELECT oid FROM pg_roles WHERE rolname ~ '^logq_(reader|writer|admin)\$')"),
+has_rights('logq_worker', [], 'the one of workers has no rights at all');
+is($c->sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('logq_reader', 'logq_writer', 'logq_admin', 'logq_worker') AND (NOT rolcanlogin OR rolname = 'logq_worker') AND NOT rolsuper AND NOT rolcreaterole AND NOT rolcreatedb AND NOT rolreplication AND NOT rolbypassrls"),
+	4, 'the roles have no attributes');
+is($c->sql("SELECT count(*) FROM pg_auth_members WHERE member IN (SELECT oid FROM pg_roles WHERE rolname ~ '^logq_(reader|writer|admin|worker)\$')"),
 	0, 'and are in no other role');
 
 # the list itself can fail
@@ -227,11 +229,11 @@ foreach my $user (qw(rita wim))
 		user => $user)
 	  foreach @admin_calls;
 	$c->fails("SELECT * FROM logq.$_", '42501', qr/permission denied for/, "nor read $_", user => $user)
-	  foreach qw(partition partitions segments topic topic_secret stat_partitions stat_ingest stat_admission
+	  foreach qw(partition partitions segments topic topic_secret stat_partitions stat_ingest stat_admission stat_segments
 	  dead_letters catalog catalog_segment catalog_filter catalog_filter_group partition_number);
 }
 $c->gives("SELECT count(*) > 0 FROM logq.$_", $_ eq 'stat_ingest' ? 'f' : 't', "who monitors reads $_", user => 'mona')
-  foreach qw(stat_admission stat_partitions stat_ingest stat_cache);
+  foreach qw(stat_admission stat_partitions stat_ingest stat_segments stat_cache);
 $c->fails("SELECT * FROM logq.$_", '42501', qr/permission denied/, "but not $_", user => 'mona')
   foreach qw(logs segments topic dead_letters);
 
@@ -286,7 +288,7 @@ is($c->sql(sprintf $unsafe, 'logq'), '', 'functions here have a pinned search_pa
 is($c->on('p1', sprintf($unsafe, 'logq_store') =~ s/ AND p\.prosqlbody IS NULL//r), '',
 	'and so have those on partitions');
 is($c->sql(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace AND prosecdef}),
-	'health stats', 'these alone run as their owner here');
+	'health metrics stats', 'these alone run as their owner here');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'logq_store'::regnamespace AND prosecdef}),
 	'make_segment reopen_now reopen_segment', 'and on a partition those three');
 is($c->on('p1', q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'logq_store'::regnamespace AND a.grantee = 0}),
@@ -368,6 +370,8 @@ my @calls = (
 	'SELECT name, rows FROM logq.partitions',
 	'SELECT partition, state, rows, levels FROM logq.segments ORDER BY lower, partition',
 	'SELECT logq.store_sql(7)',
+	'SELECT partition, sealed_segments, rows FROM logq.stat_segments ORDER BY partition',
+	q{SELECT count(*) FROM regexp_split_to_table(logq.metrics(), E'\n') l WHERE pg_catalog.starts_with(l, '# TYPE logq_')},
 	'SELECT logq.approx_count_distinct(message) FROM logq.logs',
 	'SELECT level, count(*) FROM logq.logs GROUP BY level ORDER BY level',
 );
@@ -444,11 +448,12 @@ $c->sql(join '', map { "DROP USER MAPPING FOR logq_reader SERVER $_;" } $c->name
 
 	$r = $c->try('CREATE EXTENSION logq; DROP EXTENSION logq', node => $other, db => 'postgres');
 	is($r->{err}, '', 'the extension is made and dropped without a word');
-	is($other->safe_psql('postgres', "SELECT count(*) FROM pg_roles WHERE rolname ~ '^logq_(reader|writer|admin)\$'"), 3,
+	is($other->safe_psql('postgres', "SELECT count(*) FROM pg_roles WHERE rolname ~ '^logq_(reader|writer|admin|worker)\$'"), 4,
 		'the roles stay, as does the schema');
-	$other->safe_psql('postgres', 'DROP SCHEMA logq; DROP ROLE logq_reader; ALTER ROLE logq_writer LOGIN');
+	$other->safe_psql('postgres', 'DROP SCHEMA logq; DROP ROLE logq_reader; ALTER ROLE logq_writer LOGIN; ALTER ROLE logq_worker SUPERUSER');
 	$r = $c->try('CREATE EXTENSION logq', node => $other, db => 'postgres');
 	like($r->{err}, qr/WARNING: .*role "logq_writer" was there before[\s\S]*NOLOGIN/, 'one that can log in is pointed out');
+	like($r->{err}, qr/WARNING: .*role "logq_worker" was there before, and is a superuser/, 'and a worker\'s that is a superuser');
 	unlike($r->{err}, qr/ERROR|logq_reader|logq_admin/, 'the others are fine');
 	is($other->safe_psql('postgres', "SELECT has_table_privilege('logq_writer', 'logq.logs', 'INSERT') AND NOT has_table_privilege('logq_writer', 'logq.logs', 'SELECT')"),
 		't', 'and has its rights');

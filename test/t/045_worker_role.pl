@@ -1,4 +1,4 @@
-# Background workers as a role that is no superuser.
+# Background workers are a role that is no superuser, by default and as set.
 
 use strict;
 use warnings;
@@ -43,8 +43,19 @@ sub users_become
 
 my $superuser = $c->sql('SELECT rolname FROM pg_roles WHERE oid = 10');
 
+# the server was started before there was a database, and a role
+my $before = () = slurp_file($node->logfile) =~ /no worker of logq is started: role "logq_worker" does not exist/g;
+cmp_ok($before, '<=', 1, 'a server without the extension says so once, if it came to look');
 $c->sql("SELECT logq.add_topic('t', '127.0.0.1:1')");
-users_become($superuser, 'without a role, workers are the bootstrap superuser');
+users_become('logq_worker', 'workers are a role that CREATE EXTENSION has made');
+is($c->sql("SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = 'logq_worker'"), 'f',
+	'which has no attributes');
+is($c->sql("SELECT count(*) FROM pg_shdepend WHERE refobjid = 'logq_worker'::regrole"), 0, 'nor rights, nor owns anything');
+is($c->sql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'logq_worker'"),
+	$c->sql("SELECT current_setting('server_version_num')::int < 170000"), 'and can log in only where a worker has to');
+is($c->sql("SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'logq_worker'"), 't', '... without a password');
+set_role('');
+users_become($superuser, 'with an empty name, they are the bootstrap superuser');
 
 $c->sql('CREATE ROLE worker LOGIN; CREATE ROLE other LOGIN; CREATE ROLE group_only NOLOGIN');
 set_role('worker');
@@ -81,15 +92,38 @@ my $offset = -s $node->logfile;
 set_role('nobody_there');
 LogqTest::poll_ok(sub { return slurp_file($node->logfile, $offset) =~ /role "nobody_there" does not exist/; },
 	'a role that does not exist is in the log');
-is(users('maintenance'), '', 'and nobody works');
+LogqTest::poll_ok(sub { return users('maintenance') . users('ingest') eq ''; }, 'and nobody works');
+like($c->sql("SELECT detail || ' ' || what_to_do FROM logq.health() WHERE check_name = 'maintenance' AND NOT ok"),
+	qr/no maintenance worker.*the role "nobody_there" does not exist.*logq\.worker_role/, 'health() says why, and what to do');
+$c->sql('CREATE ROLE nobody_there LOGIN');
+users_become('nobody_there', 'they do as soon as it exists');
+is(() = slurp_file($node->logfile, $offset) =~ /role "nobody_there" does not exist/g, 1, 'it was logged once');
 set_role('group_only');
-LogqTest::poll_ok(sub { return slurp_file($node->logfile, $offset) =~ /role "group_only" is not permitted to log in/; },
-	'nor as one that may not log in');
+if ($c->sql("SELECT current_setting('server_version_num')::int < 170000") eq 't')
+{
+	LogqTest::poll_ok(sub { return slurp_file($node->logfile, $offset) =~ /role "group_only" is not permitted to log in/; },
+		'nor as one that may not log in');
+	like($c->sql("SELECT detail FROM logq.health() WHERE check_name = 'maintenance' AND NOT ok"), qr/the role "group_only" cannot log in/,
+		'which health() says');
+}
+else
+{
+	users_become('group_only', 'one that may not log in will do');
+}
 $c->sql('REVOKE CONNECT ON DATABASE logs FROM PUBLIC; GRANT CONNECT ON DATABASE logs TO other');
 set_role('worker');
 LogqTest::poll_ok(sub { return slurp_file($node->logfile, $offset) =~ /permission denied for database "logs"/; },
 	'nor as one that may not connect to the database');
+like($c->sql("SELECT detail FROM logq.health() WHERE check_name = 'maintenance' AND NOT ok"), qr/the role "worker" may not connect/,
+	'which health() says');
 $c->sql('GRANT CONNECT ON DATABASE logs TO worker');
 users_become('worker', 'once it may, they go on');
 $c->fails("SET logq.worker_role = 'postgres'", '55P02', qr/logq\.worker_role/, 'sessions cannot change it');
+
+# a database that is not for everybody
+$node->safe_psql('postgres', 'CREATE DATABASE closed');
+$node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE closed FROM PUBLIC');
+$node->safe_psql('closed', 'CREATE EXTENSION logq');
+is($node->safe_psql('postgres', "SELECT has_database_privilege('logq_worker', 'closed', 'CONNECT'), has_database_privilege('other', 'closed', 'CONNECT')"),
+	't|f', 'CREATE EXTENSION lets workers in');
 done_testing();
