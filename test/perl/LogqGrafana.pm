@@ -25,7 +25,24 @@ package LogqGrafana;
 use strict;
 use warnings;
 
+use File::Basename qw(dirname);
 use POSIX qw(floor strftime);
+
+my $top = dirname(__FILE__) . '/../..';
+
+# A block of a document, as it stands there
+sub block
+{
+	my ($file, $heading, $begins) = @_;
+	my $text = do { local (@ARGV, $/) = ("$top/$file"); <> };
+
+	$text =~ /^##+ \Q$heading\E\n(.*?)(?=^##|\z)/ms or die "no \"$heading\" in $file";
+	foreach my $block ($1 =~ /^```sql\n(.*?)^```/msg)
+	{
+		return $block if $block =~ $begins;
+	}
+	die "no such block of $heading in $file";
+}
 
 # ---------- macros ----------
 
@@ -94,23 +111,46 @@ sub macro
 	}->{$name}->();
 }
 
+# The value of a variable as Grafana writes it.  Without a format it is the data
+# source that does: a list of literals of several values, of a single one the value
+# with quotes doubled.  A reference to a text is what "All" stands for, which is
+# taken as it is.
+sub format_value
+{
+	my ($v, $format) = @_;
+	my @list = ref $v eq 'ARRAY' ? @$v : ($v);
+	my $literals = sub { join ',', map { "'" . s/'/''/gr . "'" } @list };
+
+	return $$v if ref $v eq 'SCALAR';
+	return ref $v ? $literals->() : $v =~ s/'/''/gr if !defined $format;
+	return $literals->() if $format eq 'sqlstring';
+	return join ',', @list if $format eq 'raw' || $format eq 'csv';
+	return join '|', @list if $format eq 'pipe';
+	return join ' + ', @list if $format eq 'text';
+	return join ',', map { "'" . s/'/\\'/gr . "'" } @list if $format eq 'singlequote';
+	return join ',', map { '"' . s/"/\\"/gr . '"' } @list if $format eq 'doublequote';
+	die "no such format: $format";
+}
+
+# $name, ${name}, ${name:format} and the old [[name]], each once, from left to
+# right: what a value brings is not looked at again.
+our $reference = qr/\$(\w+)|\[\[(\w+?)(?::(\w+))?\]\]|\$\{(\w+)(?:\.[^:}]+)?(?::([^}]+))?\}/;
+
+sub interpolate
+{
+	my ($raw, $variables) = @_;
+
+	return $raw =~ s{$reference}{
+		my ($all, $name, $format) = ($&, $1 // $2 // $4, $3 // $5);
+		exists $variables->{$name} ? format_value($variables->{$name}, $format) : $all }gexr;
+}
+
 # expand($raw, from => $t, to => $t, interval => '1m', variables => { level =>
 # ['ERROR', 'WARN'], service => 'web' }): what the data source makes of a query.
-# Of a variable with several values, a list of literals; of a single one, the
-# value with quotes doubled.
 sub expand
 {
 	my ($raw, %range) = @_;
-	my $sql = $raw;
-	my $variables = $range{variables} // {};
-
-	foreach my $name (sort { length($b) <=> length($a) } keys %$variables)
-	{
-		my $v = $variables->{$name};
-		my $text = ref $v ? join(',', map { "'" . s/'/''/gr . "'" } @$v) : $v =~ s/'/''/gr;
-
-		$sql =~ s/\$\{$name\}|\$$name\b/$text/g;
-	}
+	my $sql = interpolate($raw, $range{variables} // {});
 	my $interval = $range{interval} // '1m';
 	my $ms = 1000 * seconds($interval);
 	$sql =~ s/\$__interval_ms/$ms/g;

@@ -82,30 +82,16 @@ is(join(' ', map { $c->on($_, "SELECT count(*) FILTER (WHERE state = 'sealed') |
 
 # ---------- the role, as the documents say ----------
 
-# A block of a document, as it stands there
-sub block
-{
-	my ($file, $heading, $begins) = @_;
-	my $text = slurp_file("$top/$file");
-
-	$text =~ /^##+ \Q$heading\E\n(.*?)(?=^##|\z)/ms or die "no \"$heading\" in $file";
-	foreach my $block ($1 =~ /^```sql\n(.*?)^```/msg)
-	{
-		return $block if $block =~ $begins;
-	}
-	die "no such block of $heading in $file";
-}
-
-my $reader = block('README.md', 'Rights', qr/GRANT USAGE ON SCHEMA logq_store/);
+my $reader = LogqGrafana::block('README.md', 'Rights', qr/GRANT USAGE ON SCHEMA logq_store/);
 foreach my $name ($c->names)
 {
 	$c->on($name, "CREATE ROLE reader LOGIN PASSWORD 'readonly';\n$reader");
 }
-my $role = block('docs/grafana.md', 'A role for Grafana', qr/CREATE ROLE grafana/);
+my $role = LogqGrafana::block('docs/grafana.md', 'A role for Grafana', qr/CREATE ROLE grafana/);
 my ($mapping) = $role =~ /^(CREATE USER MAPPING .*? SERVER )p1\b/m;
 $c->sql($role);
 $c->sql("$mapping$_ OPTIONS (user 'reader', password 'readonly')") foreach 'p2', 'p3';
-$c->sql(block('docs/grafana.md', 'A role for Grafana', qr/GRANT SELECT ON logq\.stat_partitions/));
+$c->sql(LogqGrafana::block('docs/grafana.md', 'A role for Grafana', qr/GRANT SELECT ON logq\.stat_partitions/));
 is($c->sql("SELECT string_agg(s, ', ' ORDER BY s) FROM pg_db_role_setting, unnest(setconfig) s WHERE setrole = 'grafana'::regrole"),
 	'TimeZone=Europe/Berlin, default_transaction_read_only=on, logq.max_concurrent_queries_per_role=20, statement_timeout=30s',
 	'settings of the role, as documented');

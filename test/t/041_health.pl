@@ -1,5 +1,6 @@
 # logq.health(): what goes wrong makes its row not ok, and no other one, and when
-# it is well again the row says so.  The faults are real ones.
+# it is well again the row says so.  The faults are real ones.  The operations
+# dashboard shows each of them.
 #
 # p1 has a replica.
 
@@ -10,7 +11,9 @@ use FindBin;
 use lib "$FindBin::Bin/../perl";
 
 use JSON::PP ();
+use LogqDashboards;
 use LogqFaults;
+use LogqGrafana;
 use LogqKafka;
 use LogqProcess qw(freeze thaw start_server);
 use LogqRedis;
@@ -31,6 +34,9 @@ my $node = $c->coordinator;
 my ($p1, $r1, $p2) = ($c->part('p1'), $c->replica('p1'), $c->part('p2'));
 my $health = "logq.health(seal_slack => '1 s')";
 my $s = $c->session;
+my $dashboards = LogqDashboards->new(cluster => $c);
+
+$c->sql(LogqGrafana::block('docs/grafana.md', 'A role for Grafana', qr/CREATE ROLE grafana_operations/));
 
 sub setting
 {
@@ -48,6 +54,24 @@ sub bad
 	return $s->query("SELECT coalesce(string_agg(concat_ws(' ', check_name, subject), ', '), '') FROM $health WHERE NOT ok");
 }
 
+# Test: this panel comes to have a row with these values
+sub shows
+{
+	my ($title, $values, $name, $code) = @_;
+	my @rows;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	LogqTest::poll_ok(sub {
+		$code->() if $code;
+		@rows = $dashboards->show('logq-operations', $title, variables => { seal_slack => '1 s' });
+		return scalar grep {
+			my $row = $_;
+			!grep { ($row->{$_} // '') !~ /^(?:$values->{$_})$/ } keys %$values
+		} @rows;
+	}, "$name: the dashboard shows it, in \"$title\"") or diag(JSON::PP->new->canonical->pretty->encode(\@rows));
+	return;
+}
+
 # Test: just this comes to be not well, and it says so.  Code is run before each
 # look.
 sub only
@@ -61,6 +85,11 @@ sub only
 		$is = $s->query("SELECT concat_ws(' ', check_name, subject), detail, what_to_do FROM $health WHERE NOT ok");
 		return $is =~ /^\Q$wanted\E\|[^|\n]*$detail[^|\n]*\|[^\n]*$what_to_do[^\n]*\z/;
 	}, "$name: not well is $wanted, why, and what to do") or diag($s->query("SELECT * FROM $health"));
+	my ($check, $subject) = $wanted =~ /^(partition|replica|sealing|ingest|dead letters|redis|queries|maintenance) ?(.*)$/;
+	my %column = (partition => 'partitions', replica => 'standbys', queries => 'others', maintenance => 'others');
+
+	shows('Health', { state => 'not ok', check => $check, subject => quotemeta $subject, detail => ".*$detail.*", 'what to do' => ".*$what_to_do.*" }, $name, $code);
+	shows('Not well', { 'all checks' => 1, $column{$check} // $check => 1 }, $name, $code);
 	return;
 }
 
@@ -103,6 +132,7 @@ $kafka->create_topic('junk', partitions => 1);
 $kafka->produce('junk', [ ('no { json') x 3 ]);
 $c->sql("SELECT logq.add_topic('junk', '@{[ $kafka->brokers ]}', 'json')");
 only('dead letters junk', '3 of 3 records', 'logq.dead_letters', 'dead letters');
+shows('Topics', { topic => 'junk', 'dead letters' => 3 }, 'dead letters');
 is($s->query("SELECT count(*) FROM logq.health(seal_slack => '1 s', max_dead_letters => 1) WHERE NOT ok"), '0',
 	'how many are too many is up to the caller');
 is($s->query("SELECT count(*) FROM logq.health(seal_slack => '1 s', dead_letters_within => '0 s') WHERE NOT ok"), '0',
@@ -114,6 +144,7 @@ well('that topic is gone');
 
 $kafka->kill9;
 only('ingest web', 'its state is waiting', 'brokers', 'no broker');
+shows('Topics', { topic => 'web', state => 'waiting' }, 'no broker');
 $kafka->start;
 well('the broker is back');
 $c->sql("SELECT logq.pause_topic('web')");
@@ -127,6 +158,9 @@ only('partition p2', 'its catalog cannot be confirmed', 'PostgreSQL runs', 'a de
 # a query finds the breaker, too
 only('partition p2', 'is left alone since', 'PostgreSQL runs', 'a query has met it',
 	sub { $s->query('SELECT count(*) FROM logq.logs'); });
+shows('Servers', { partition => 'p2', role => 'primary', breaker => 'open', reason => '.+' }, 'a dead partition',
+	sub { $s->query('SELECT count(*) FROM logq.logs'); });
+shows('Catalogs and sealing', { partition => 'p2', error => '.+' }, 'a dead partition');
 start_server($p2);
 well('it runs again');
 
@@ -153,11 +187,14 @@ well('it goes on');
 	$c->pause_replica('p1');
 	$c->on('p1', "INSERT INTO logq_store.log (ts, message) VALUES (now(), 'late')");
 	only($row, 'ms behind', 'pg_is_wal_replay_paused', 'a standby that lags', $ask);
+	shows('Standbys: how far behind', { standby => 'p1 .*', lag => '[0-9]{4,}' }, 'a standby that lags', $ask);
+	shows('Servers', { partition => 'p1', role => 'replica', lag => '[0-9]{4,}' }, 'a standby that lags', $ask);
 	$c->resume_replica('p1');
 	well('it has caught up', $ask);
 
 	$r1->stop('immediate');
 	only($row, 'is left alone since', 'standby runs', 'a dead standby', $ask);
+	shows('Servers', { partition => 'p1', role => 'replica', breaker => 'open' }, 'a dead standby', $ask);
 	$r1->start;
 	well('it runs again', $ask);
 	$reader->quit;
@@ -171,6 +208,7 @@ well('it goes on');
 	$ask->();
 	$redis->kill9;
 	only('redis', 'is left alone since', 'Redis runs', 'no Redis', $ask);
+	shows('Cache', { level => 'redis', state => 'open', reason => '.+' }, 'no Redis', $ask);
 	$redis->start;
 	well('Redis is back', $ask);
 }
@@ -186,6 +224,7 @@ well('it goes on');
 	$writer->query("INSERT INTO logq_store.log (ts, message) VALUES (now() - interval '30 hours', 'open')");
 	setting('logq.seal_after', '0');
 	only('sealing p2', '1 open segments should have been sealed', 'transactions that are open', 'a transaction keeps a segment open');
+	shows('Catalogs and sealing', { partition => 'p2', sealing => 'not ok', open => '[1-9].*' }, 'a transaction keeps a segment open');
 	is($s->query("SELECT count(*) FROM logq.health() WHERE NOT ok"), '0', 'it is not long yet');
 	$writer->query('ROLLBACK');
 	# as it says, unless the sealer was first
