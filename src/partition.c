@@ -386,7 +386,9 @@ logq_add_partition(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("server \"%s\" is already a partition",
-						server->servername)));
+						server->servername),
+				 errhint("To make a store anew that is lost, run SELECT logq.remove_partition(%s, true) first.",
+						 quote_literal_cstr(server->servername))));
 
 	number = join_partition(server, wanted, interval, &same_locale);
 
@@ -584,7 +586,8 @@ count_rows(Oid serverid)
 }
 
 /*
- * logq.remove_partition(server, force)
+ * logq.remove_partition(server, force).  Who cannot ask the partition, since it
+ * is dead or its server object is gone, learns that there is "force".
  */
 Datum
 logq_remove_partition(PG_FUNCTION_ARGS)
@@ -603,9 +606,26 @@ logq_remove_partition(PG_FUNCTION_ARGS)
 
 	if (!force)
 	{
-		char	   *rows;
+		MemoryContext cxt = CurrentMemoryContext;
+		char	   *rows = NULL;
 
-		rows = count_rows(get_foreign_server_oid(NameStr(*server), false));
+		PG_TRY();
+		{
+			rows = count_rows(get_foreign_server_oid(NameStr(*server), false));
+		}
+		PG_CATCH();
+		{
+			ErrorData  *edata;
+
+			MemoryContextSwitchTo(cxt);
+			edata = CopyErrorData();
+			FlushErrorState();
+			if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
+				edata->hint = psprintf("To forget the partition without asking it, run SELECT logq.remove_partition(%s, true).",
+									   quote_literal_cstr(NameStr(*server)));
+			ReThrowError(edata);
+		}
+		PG_END_TRY();
 		if (rows == NULL || strcmp(rows, "0") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),

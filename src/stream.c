@@ -465,7 +465,8 @@ request_failed(LogqStream *stream, PGresult *res)
 				(errcode(ERRCODE_UNDEFINED_SCHEMA),
 				 errmsg("partition \"%s\" has no log store: %s",
 						stream->part->name, message),
-				 errhint("Run SELECT logq.add_partition(%s) to create it.",
+				 errhint("See whether the server leads to the right database. If the store is lost, run SELECT logq.remove_partition(%s, true) and then SELECT logq.add_partition(%s), which makes an empty one.",
+						 quote_literal_cstr(stream->part->name),
 						 quote_literal_cstr(stream->part->name))));
 	}
 

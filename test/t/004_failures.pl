@@ -147,7 +147,8 @@ foreach my $order ('', ' ORDER BY ts, id')
 	like($s->query("BEGIN; INSERT INTO logq.logs (ts, level, partition) VALUES ('2024-06-01 00:30+00', 'lost', 'p1'), ('2024-06-01 00:30+00', 'lost', 'p2');\nCOMMIT"),
 		qr/ERROR:\s+08...: .*"p2"/, 'and so does one to two partitions');
 	$s->query('ROLLBACK');
-	like($s->query("SELECT logq.remove_partition('p2')"), qr/ERROR:\s+08...: .*"p2"/,
+	like($s->query("SELECT logq.remove_partition('p2')"),
+		qr/ERROR:\s+08...: .*"p2"[\s\S]*HINT:.*remove_partition\('p2', true\)/,
 		'it is not removed, as it cannot tell what it holds');
 
 	$c->part('p2')->start;
@@ -417,7 +418,9 @@ SQL
 # ---------- no store ----------
 
 $c->on('p3', 'DROP SCHEMA logq_store CASCADE');
-$c->fails($few, '\w{5}', qr/"p3" has no log store[\s\S]*HINT:/, 'the store was dropped');
+$c->fails("SELECT logq.remove_partition('p3')", '42P01', qr/"p3"[\s\S]*HINT:.*remove_partition\('p3', true\)/,
+	'what it holds cannot be told any more');
+$c->fails($few, '\w{5}', qr/"p3" has no log store[\s\S]*HINT:.*remove_partition\('p3', true\)/, 'the store was dropped');
 is($c->sql("SELECT logq.remove_partition('p3', true); SELECT logq.add_partition('p3') > 0"),
 	"\nt", 'the partition can be set up anew');
 is($c->sql("SELECT count(*) FROM logq.logs WHERE partition = 'p3'"), 0, 'and is empty');
