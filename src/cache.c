@@ -548,9 +548,10 @@ may_skip_asking(LogqStream *stream)
 			!logq_identity_proven(stream->part->serverid, stream->userid))
 			return false;
 	}
-	return stream->confirmed ||
-		(stream->plan_version == stream->part->version &&
-		 !stream->check_security && logq_catalog_confirmed(stream->part));
+	return !stream->check_security &&
+		(stream->confirmed ||
+		 (stream->plan_version == stream->part->version &&
+		  logq_catalog_confirmed(stream->part)));
 }
 
 /*

@@ -49,6 +49,9 @@
 #define CATALOG_COLUMNS 6
 /* rows of a segment of which nothing is known, when that goes for all */
 #define ASSUMED_SEGMENT_ROWS 10000
+/* what users may believe of row-level security at most; the worker asks each
+ * second */
+#define MAX_SECURITY_AGE_MS 5000
 
 #define LOG_COLUMNS \
 	"ts timestamptz, level text, service text, message text, " \
@@ -774,7 +777,8 @@ logq_catalog_confirm(LogqPartition *part, TimestampTz asked_at)
  * were made of all of them are nobody's business.
  *
  * Like the catalog, "off" is believed for logq.catalog_max_age.  "On" is as
- * well: it costs time, and no more.
+ * well: it costs time, and no more.  But users may set that as they like, and
+ * it is about them: what they set only makes it shorter.
  */
 LogqRowSecurity
 logq_row_security(const LogqPartition *part)
@@ -782,10 +786,12 @@ logq_row_security(const LogqPartition *part)
 	bool		found = part->row_security;
 	TimestampTz at = part->row_security_at;
 	TimestampTz now = GetCurrentTimestamp();
+	int			max_age = superuser() ? logq_catalog_max_age :
+		Min(logq_catalog_max_age, MAX_SECURITY_AGE_MS);
 	TimestampTz since;
 	LogqConfirmation shared;
 
-	since = TimestampTzPlusMilliseconds(now, -(int64) logq_catalog_max_age);
+	since = TimestampTzPlusMilliseconds(now, -(int64) max_age);
 	since = Max(since, part->distrusted_at);
 	if (logq_shmem_get(part->number, &shared) && shared.row_security_at > at)
 	{

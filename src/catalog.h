@@ -155,8 +155,9 @@ typedef enum LogqRowSecurity
 
 /*
  * Policies change no version, so they are asked for on their own: as the last
- * column beside the version.  Of tables that have it, those with a policy count
- * (the list of policies is short, that of segments is not), or the log table.
+ * column beside the version.  Of tables that have row-level security those
+ * count that have a policy (the list of policies is short, that of segments is
+ * not), or the log table.
  */
 #define LOGQ_ROW_SECURITY_SQL \
 	"(SELECT relrowsecurity FROM pg_catalog.pg_class" \

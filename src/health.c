@@ -700,6 +700,9 @@ get_last_error(const LogqServers *servers, int server, char *text,
 	return found;
 }
 
+/*
+ * A time, which is unknown when it is 0.
+ */
 static Datum
 time_or_null(TimestampTz t, bool *isnull)
 {

@@ -352,6 +352,9 @@ logq_worker_connect(LogqPartition *part)
 
 /* ---------- the launcher ---------- */
 
+/*
+ * The role of logq.worker_role, InvalidOid: there is none.  In a transaction.
+ */
 static void
 look_up_role(void *arg)
 {
@@ -543,12 +546,13 @@ logq_launcher_main(Datum arg)
 		long		timeout = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
-		MemoryContextSwitchTo(cxt);
-		MemoryContextReset(cxt);
 		CHECK_FOR_INTERRUPTS();
 		/* it is in no transaction, and would hold up others' invalidations */
 		if (catchupInterruptPending)
 			ProcessCatchupInterrupt();
+		/* not before: a transaction ends in TopMemoryContext, up to 17 */
+		MemoryContextSwitchTo(cxt);
+		MemoryContextReset(cxt);
 		/* the postmaster would not start us again after a status of 0 */
 		if (ShutdownRequestPending)
 			proc_exit(1);

@@ -122,7 +122,9 @@ logq_stream_prepare(LogqStream *stream)
 			  (stream->batch_end == 0 || stream->local) &&
 			  stream->plan_version == stream->part->version))
 			logq_plan_fragments(stream);
-		if (stream->confirmed && stream->batch_end >= stream->nfragments)
+		/* cells alone are not handed out before that is known */
+		if (stream->confirmed && !stream->check_security &&
+			stream->batch_end >= stream->nfragments)
 		{
 			MemoryContextSwitchTo(old);
 			return false;

@@ -682,6 +682,7 @@ plan_stream(LogqStream *stream, void *arg)
 static void
 start_run(LogqScanState *state)
 {
+	bool		late = false;
 	MemoryContext old;
 	int			i;
 
@@ -714,14 +715,24 @@ start_run(LogqScanState *state)
 		if (state->fates[i] == LOGQ_FATE_CATALOG)
 		{
 			plan_stream(&state->streams[i], state);
-			/* row-level security may have come up while we were in a queue */
-			if (state->streams[i].nfragments == 0)
+			/*
+			 * While others were chosen for, or we were in a queue, the catalog
+			 * may have come into doubt, or row-level security come up.
+			 */
+			if (state->pruned[i].valid && state->streams[i].nfragments == 0 &&
+				!state->streams[i].check_security)
 				logq_stream_start_cells(&state->streams[i]);
 			else
+			{
 				state->fates[i] = LOGQ_FATE_ASKED;
+				late = true;
+			}
 		}
 		MemoryContextSwitchTo(old);
 	}
+	/* places for those that turn out to be asked */
+	if (late)
+		state->queue_ms += logq_reserve_start_run(state);
 	old = MemoryContextSwitchTo(state->run_cxt);
 	logq_cache_begin_run(state);
 	MemoryContextSwitchTo(old);

@@ -52,8 +52,8 @@ typedef struct CopyIn
 /* ---------- phase 3 ---------- */
 
 /*
- * The one reading of the segment.  It sees all rows, or fails: what is forced on
- * the owner would make filters that lack values.
+ * The one reading of the segment.  It sees all rows, or fails: policies that
+ * are forced on the owner would make filters that lack values.
  */
 static char *
 pass_sql(LogqSealing *s)

@@ -387,8 +387,8 @@ logq_shmem_can_doubt(int32 number)
 }
 
 /*
- * Keep what an error says, NULL: there is none.  To has 256 bytes.  True: it is
- * another one than before.
+ * Keep what an error says, NULL: there is none.  To has 256 bytes.  True: it
+ * is another one than before.
  */
 static bool
 keep_error(char *to, const char *error)
@@ -444,6 +444,9 @@ logq_shmem_set_facts(int32 number, const LogqPartitionFacts *facts)
 	LWLockRelease(lock);
 }
 
+/*
+ * What an entry says, for who shows it.  With the lock held.
+ */
 static void
 state_of_entry(const Entry *entry, LogqCatalogState *result)
 {

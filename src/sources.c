@@ -3,7 +3,7 @@
  * sources.c
  *		Where the rows of each segment are counted.
  *
- * A query in counts mode wants numbers of rows by bin of ts, level and service.
+ * A query in counts mode wants numbers of rows by bin of ts, level, service.
  * Of a sealed segment these are known already:
  *
  * - by level and service for the whole segment, in our own catalog: if the
@@ -20,10 +20,10 @@
  * tuplestore when they are many: what they say does not change when the
  * catalog does, and takes no more memory for more segments.
  *
- * These counts are of all rows.  Where a partition has row-level security, they
- * would tell users what they may not see, so rows are counted.  That it has none
- * was found a moment ago, or the partition says so with the version: then
- * whoever is asked must not be left out.
+ * These counts are of all rows.  Where a partition has row-level security,
+ * they would tell users what they may not see, so rows are counted.  That it
+ * has none was found a moment ago, or the partition says so with the version:
+ * then it must be asked, even if there is nothing else to ask for.
  *
  * Invariant: each row within the range is counted by exactly one fragment or
  * cell.

@@ -437,7 +437,9 @@ request_failed(LogqStream *stream, PGresult *res)
 
 	if (PQstatus(stream->conn->pg) == CONNECTION_OK &&
 		stream->load == NULL && stream->reloads < MAX_RELOADS &&
-		state != NULL && strcmp(state, "42P01") == 0 &&
+		state != NULL &&
+		(strcmp(state, "42P01") == 0 ||
+		 (stream->stale && strcmp(state, "42501") == 0)) &&
 		stream->batch_start + stream->batch_done < stream->batch_end)
 	{
 		PQclear(res);
@@ -480,8 +482,8 @@ request_failed(LogqStream *stream, PGresult *res)
 
 /*
  * The partition has said whether there is row-level security.  What counts
- * everybody's rows is then given up, and rows that this user may see are counted
- * instead.
+ * everybody's rows is then given up, and rows that this user may see are
+ * counted instead.
  */
 static void
 check_security(LogqStream *stream, bool secured, bool replica)

@@ -772,10 +772,12 @@ handle_answer(Watch *w)
 			edata = stand_still(make_ahead_watch, w, "making segments on");
 		if (edata != NULL)
 			work_failed(w, edata, now);
-		else if (w->work_error != NULL)
+		else
 		{
-			pfree(w->work_error);
+			if (w->work_error != NULL)
+				pfree(w->work_error);
 			w->work_error = NULL;
+			/* perhaps of a worker before us */
 			logq_shmem_set_ahead_error(w->part->number, NULL);
 		}
 	}

@@ -11,7 +11,8 @@ use lib "$FindBin::Bin/../perl";
 use LogqTest;
 use Test::More;
 
-my $c = LogqTest->new(partitions => 2, replicas => { p2 => 1 }, coordinator_conf => [ 'logq.cache_min_cost = 0', 'logq.cache = off' ]);
+my $c = LogqTest->new(partitions => 2, replicas => { p2 => 1 }, coordinator_conf => [
+		'logq.cache_min_cost = 0', 'logq.cache = off', "logq.databases = 'logs'", "logq.seal_after = '30d'" ]);
 my $secret = LogqTest::lit('p4rt-91');
 
 sub rows
@@ -162,6 +163,20 @@ $c->wait_for_catchup_all;
 is(wrong($session->(), \%web, 'SET logq.read_from = replica'), '', 'from replicas');
 is(wrong($c->session, \%all), '', 'who may see all counts all');
 
+# rights on what nobody needs any more
+$c->on($_, 'REVOKE SELECT ON logq_store.rollup_level, logq_store.rollup_service, logq_store.segment FROM web_only') foreach $c->names;
+my @denied;
+foreach my $what (sort keys %query)
+{
+	my $s = $session->();
+
+	$s->query('SET logq.catalog_max_age = 0');
+	push @denied, $what if $s->query($query{$what}) ne $web{$what};
+	$s->quit;
+}
+is("@denied", '', 'without rights on rollups, even if it is news that they cannot be used');
+$c->on($_, 'GRANT SELECT ON logq_store.rollup_level, logq_store.rollup_service TO web_only') foreach $c->names;
+
 # one partition has it, the other one has not
 $c->on('p2', $disable);
 my %mixed = map { $_ => $c->sql($query{$_} =~ s/logq\.logs/(SELECT * FROM plain WHERE service = 'web' OR partition = 'p2') AS x/r) } keys %query;
@@ -173,6 +188,23 @@ LogqTest::poll_ok(sub { return wrong($usual, \%all) eq ''; }, 'disabled again: a
 LogqTest::poll_ok(sub {
 	return $usual->query("EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) $query{'by level'}") =~ /catalog/i;
 }, '... by the catalog');
+
+# Nobody asks any more, and she would like to believe what was so once
+my $workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'logq maintenance'";
+
+$c->coordinator->safe_psql('postgres', "ALTER SYSTEM SET logq.databases = ''");
+$c->coordinator->reload;
+LogqTest::poll_ok(sub { return $c->sql($workers) eq '0'; }, 'no worker');
+$c->on($_, $enable) foreach $c->names;
+my $believer = $session->();
+$believer->query("SET logq.catalog_max_age = '1d'");
+LogqTest::poll_ok(sub { return wrong($believer, \%web) eq ''; }, 'what users set does not make it old');
+$believer->quit;
+$c->on($_, $disable) foreach $c->names;
+$c->coordinator->safe_psql('postgres', "ALTER SYSTEM RESET logq.databases");
+$c->coordinator->reload;
+LogqTest::poll_ok(sub { return $c->sql($workers) eq '1'; }, 'a worker again');
+LogqTest::poll_ok(sub { return wrong($usual, \%all) eq ''; }, 'all again');
 
 # ---------- on the log table, for new segments ----------
 
