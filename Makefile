@@ -11,7 +11,8 @@
 #   make bench            measure
 #   make kafka-tool       the producer for demo, tests and bench
 #
-# PG_CONFIG chooses the PostgreSQL, WERROR=1 makes warnings errors.
+# PG_CONFIG chooses the PostgreSQL, WERROR=1 makes warnings errors, SANITIZE=1
+# looks for errors at run time (test/sanitize).
 
 PG_CONFIG ?= pg_config
 
@@ -91,6 +92,12 @@ ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
 SHLIB_LINK = $(libpq) -lhiredis -llz4
+ifeq ($(SANITIZE),1)
+# the server has to be built with the address sanitizer, too
+SANITIZERS = -fsanitize=address,undefined -fno-omit-frame-pointer
+PG_CFLAGS += $(SANITIZERS)
+SHLIB_LINK += $(SANITIZERS)
+endif
 ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DLOGQ_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
@@ -120,14 +127,14 @@ READER = src/kafka/logq_kafka
 
 all: $(READER)
 $(READER): $(wildcard src/kafka/*.[ch]) Makefile
-	$(CC) $(CFLAGS) -pthread -Isrc $(filter %.c,$^) $(LDFLAGS) -lrdkafka -o $@
+	$(CC) $(CFLAGS) $(SANITIZERS) -pthread -Isrc $(filter %.c,$^) $(LDFLAGS) -lrdkafka -o $@
 
 # nor does getaddrinfo(), which blocks
 RESOLVER = src/resolve/logq_resolve
 
 all: $(RESOLVER)
 $(RESOLVER): $(wildcard src/resolve/*.[ch]) Makefile
-	$(CC) $(CFLAGS) -Isrc $(filter %.c,$^) $(LDFLAGS) -o $@
+	$(CC) $(CFLAGS) $(SANITIZERS) -Isrc $(filter %.c,$^) $(LDFLAGS) -o $@
 
 install: install-programs
 install-programs: $(READER) $(RESOLVER) installdirs

@@ -139,6 +139,17 @@ wait_ms(LogqScanState *state)
 }
 
 /*
+ * Does a stream wait for its own socket?  One may have a connection and wait
+ * for Redis before it asks for more: then nothing is expected to come, and a
+ * socket that can be written to must not wake us up.
+ */
+static bool
+listens(const LogqScanState *state, int i)
+{
+	return state->waiting[i] && state->streams[i].wait_events != 0;
+}
+
+/*
  * Make the wait set anew: the streams that wait, and, where the platform can
  * say that a peer has closed, those that rest, so that they are in the set
  * already when their turn comes.
@@ -170,7 +181,7 @@ rebuild_wait_set(LogqScanState *state)
 		if (stream->conn == NULL ||
 			logq_conn_socket(stream->conn) == PGINVALID_SOCKET)
 			continue;
-		if (state->waiting[i])
+		if (listens(state, i))
 			slot->events = stream->wait_events;
 		else if (park && !slot->peer_closed)
 			slot->events = WL_SOCKET_CLOSED;
@@ -204,7 +215,7 @@ wait_for_streams(LogqScanState *state)
 
 		if (slot->pos >= 0 && slot->generation != stream->generation)
 			rebuild = true;		/* its socket has gone, or is another */
-		else if (state->waiting[i] &&
+		else if (listens(state, i) &&
 				 (slot->pos < 0 || stream->state == LOGQ_STREAM_CONNECTING))
 			rebuild = true;		/* the socket may change on the way */
 	}
@@ -215,7 +226,7 @@ wait_for_streams(LogqScanState *state)
 		for (i = 0; i < state->nstreams; i++)
 		{
 			LogqWaitSlot *slot = &state->wait_slots[i];
-			uint32		wanted = state->waiting[i] ?
+			uint32		wanted = listens(state, i) ?
 			state->streams[i].wait_events : WL_SOCKET_CLOSED;
 
 			if (slot->pos < 0 || slot->events == wanted)
@@ -261,7 +272,7 @@ wait_for_streams(LogqScanState *state)
 				events[i].events;
 			continue;
 		}
-		if (state->waiting[index])
+		if (listens(state, index))
 			state->streams[index].ready_events = events[i].events;
 		else if (events[i].events & WL_SOCKET_CLOSED)
 		{

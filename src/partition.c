@@ -359,6 +359,7 @@ logq_add_partition(PG_FUNCTION_ARGS)
 	int32		wanted = 0;
 	int32		number;
 	bool		same_locale;
+	NameData	name;
 	Oid			types[4] = {INT4OID, NAMEOID, BOOLOID, TEXTOID};
 	Datum		values[4];
 
@@ -380,7 +381,9 @@ logq_add_partition(PG_FUNCTION_ARGS)
 		interval = DatumGetCString(DirectFunctionCall1(interval_out,
 													   PG_GETARG_DATUM(2)));
 
-	values[1] = CStringGetDatum(server->servername);
+	/* a name is all of its 64 bytes, and goes into the table as that */
+	namestrcpy(&name, server->servername);
+	values[1] = NameGetDatum(&name);
 	if (local_value("SELECT 1 FROM logq.partition WHERE server = $1", 1,
 					&types[1], &values[1]) != NULL)
 		ereport(ERROR,

@@ -726,7 +726,10 @@ advance(LogqStream *stream)
 				if (stream->request->lazy && !stream->released)
 					return LOGQ_STREAM_PAUSED;
 				if (logq_cache_must_wait(stream))
+				{
+					stream->wait_events = 0;	/* for Redis */
 					return LOGQ_STREAM_WAIT;
+				}
 				logq_stream_ask(stream);
 				break;
 

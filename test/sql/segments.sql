@@ -214,3 +214,6 @@ SELECT pg_temp.show($$level = 'FATAL' AND ts < '2020-05-01 02:00'$$);
 RESET logq.enable_content_pruning;
 SET logq.enable_segment_pruning = off;
 SELECT regexp_replace(pg_temp.pruning($$SELECT * FROM logq.logs WHERE level = 'FATAL' AND ts < '2020-05-01 02:00'$$), 'Segments: \d+', 'Segments: all');
+
+-- a server's name is stored like any other, with nothing behind its end
+SELECT count(*) FROM logq.partition, generate_series(length(server), 63) i WHERE server[i] <> ''::"char";
