@@ -748,7 +748,9 @@ sub check_own_rows
 		[ 'expressions of rows', "SELECT count(DISTINCT length(t.message)), count(DISTINCT t.service) FROM \@T\@ t WHERE $where" ])
 	{
 		my ($kind, $sql) = @$_;
-		my $wanted = join "\n", sort split /\n/, $s->query($sql =~ s/\@T\@/quiet_local/r);
+		# an answer's last newlines are not to be told from those of a message
+		my $lines = sub { return join "\n", sort grep { $_ ne '' } split /\n/, $_[0]; };
+		my $wanted = $lines->($s->query($sql =~ s/\@T\@/quiet_local/r));
 		my ($n, @answers);
 
 		foreach (1, 2)
@@ -756,7 +758,7 @@ sub check_own_rows
 			my $answer;
 
 			($answer, $n) = $query->($sql);
-			push @answers, join "\n", sort split /\n/, $answer;
+			push @answers, $lines->($answer);
 		}
 		is_deeply(\@answers, [ $wanted, $wanted ], "$kind, cold and warm");
 		cmp_ok($n, '>', 0, "$kind: $n segments are from the cache");
