@@ -1042,12 +1042,13 @@ CREATE VIEW logq.stat_segments AS
 	SELECT p.server AS partition, count(s.name) FILTER (WHERE s.state = 'open') AS open_segments,
 		count(s.name) FILTER (WHERE s.state = 'sealed') AS sealed_segments,
 		-- the version of a segment says when it was made, or opened again
-		count(s.name) FILTER (WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
+		count(s.name) FILTER (WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(greatest(s.version, 0) / 1000000))
 			<= clock_timestamp() - seal_after.value) AS sealing_due,
-		coalesce(sum(CASE WHEN s.state = 'sealed' THEN s.rows WHEN s.estimated_rows >= 0 THEN s.estimated_rows::bigint END), 0)::bigint AS rows,
-		coalesce(sum(s.bytes) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS sealed_bytes,
+		-- a partition's nonsense must not be an error, and hide all others
+		greatest(least(coalesce(sum(CASE WHEN s.state = 'sealed' THEN s.rows::numeric WHEN s.estimated_rows BETWEEN 0 AND 1e18 THEN s.estimated_rows::numeric END), 0), 9223372036854775807), 0)::bigint AS rows,
+		greatest(least(coalesce(sum(s.bytes) FILTER (WHERE s.state = 'sealed'), 0), 9223372036854775807), 0)::bigint AS sealed_bytes,
 		count(s.name) FILTER (WHERE s.state = 'sealed' AND (s.level_rollup IS NOT NULL OR s.service_rollup IS NOT NULL)) AS rolled_up_segments,
-		coalesce(sum(coalesce(s.level_rollup, 0) + coalesce(s.service_rollup, 0)) FILTER (WHERE s.state = 'sealed'), 0)::bigint AS rollup_rows,
+		greatest(least(coalesce(sum(coalesce(s.level_rollup, 0)::numeric + coalesce(s.service_rollup, 0)) FILTER (WHERE s.state = 'sealed'), 0), 9223372036854775807), 0)::bigint AS rollup_rows,
 		st.confirmed_at
 	FROM logq.partition p
 		CROSS JOIN (SELECT max(setting::bigint) * interval '1 s' AS value
@@ -1298,13 +1299,15 @@ WITH setting AS MATERIALIZED (
 	-- the version of a segment says when it was made, or opened again
 	SELECT s.number, count(*) AS segments, min(s.upper) AS oldest
 	FROM logq.catalog_segment s, setting
-	WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(s.version / 1000000))
+	WHERE s.state = 'open' AND greatest(s.upper, to_timestamp(greatest(s.version, 0) / 1000000))
 		<= clock_timestamp() - setting.seal_after - health.seal_slack
 	GROUP BY 1
 ), kept AS (
 	SELECT k.number, k.retention, count(s.name) AS segments, min(s.upper) AS oldest
 	FROM logq.catalog k LEFT JOIN logq.catalog_segment s
-		ON s.number = k.number AND s.upper <= clock_timestamp() - k.retention - health.seal_slack
+		-- 10,000 years are none that can be subtracted
+		ON s.number = k.number AND s.upper <= CASE WHEN k.retention < '5000 years'
+			THEN clock_timestamp() - k.retention - health.seal_slack END
 	WHERE k.retention IS NOT NULL
 	GROUP BY 1, 2
 ), topic AS (

@@ -143,6 +143,7 @@ logq_set_retention(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 	{
 		Interval	zero = {0};
+		Interval	most = {0};
 
 		if (!DatumGetBool(DirectFunctionCall2(interval_gt,
 											  PG_GETARG_DATUM(0),
@@ -150,6 +151,15 @@ logq_set_retention(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("retention must be more than zero"),
+					 errhint("NULL keeps everything.")));
+		/* it is subtracted from times, which do not go back for ever */
+		most.month = 1000 * MONTHS_PER_YEAR;
+		if (DatumGetBool(DirectFunctionCall2(interval_gt,
+											 PG_GETARG_DATUM(0),
+											 IntervalPGetDatum(&most))))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("retention must be at most 1000 years"),
 					 errhint("NULL keeps everything.")));
 	}
 

@@ -2,9 +2,10 @@
 --
 --   psql -d logs -f role.sql
 --
--- It can read statistics, PostgreSQL's and logq's, and no row of any log.  It
--- has no password: from the same machine it needs none ("peer"), for another
--- one give it one with \password prometheus.
+-- It can read statistics, PostgreSQL's and logq's, and the text of others'
+-- statements (pg_stat_activity), but not logq.logs.  It has no password: from the
+-- same machine it needs none ("peer"), for another one give it one with
+-- \password prometheus.
 CREATE ROLE prometheus LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION CONNECTION LIMIT 5
 	IN ROLE pg_monitor;
 ALTER ROLE prometheus SET statement_timeout = '10s';

@@ -201,7 +201,7 @@ sub faults
 			my ($name, $format) = ($1 // $2 // $4, $3 // $5 // '');
 
 			next if $name =~ /^__/ || !$variable{$name};
-			push @faults, "\$$name is not quoted" unless $format eq 'sqlstring' || $format eq 'raw' && $variable{$name}{type} eq 'custom';
+			push @faults, "\$$name is not quoted" unless $format eq 'sqlstring';
 		}
 	}
 	# links lead to dashboards and variables that there are

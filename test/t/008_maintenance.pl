@@ -169,6 +169,7 @@ is($c->sql("SELECT count(*) FROM logq.logs WHERE service = 'behind'"), 1, 'whose
 
 $c->fails("SELECT logq.set_retention('0')", '22023', qr/more than zero/, 'no retention of nothing');
 $c->fails("SELECT logq.set_retention('-1 day')", '22023', qr/more than zero/, 'nor of less');
+$c->fails("SELECT logq.set_retention('1001 years')", '22023', qr/at most 1000 years/, 'nor of what times do not reach');
 $c->fails("SELECT logq.set_retention('1 day', 'nosuch')", '42704', qr/"nosuch" is not a partition/,
 	'nor of an unknown partition');
 is($c->on('p1', 'SELECT retention IS NULL FROM logq_store.store'), 't', 'which left all as it was');

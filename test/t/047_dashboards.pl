@@ -43,6 +43,7 @@ foreach my $uid (sort keys %$boards)
 		[ 'a data source', sub { $_[0]{panels}[0]{datasource}{uid} = 'x' }, qr/data source x/ ],
 		[ 'a variable', sub { $_[0]{panels}[0]{targets}[0]{rawSql} .= '$nobody' }, qr/no variable nobody/ ],
 		[ 'quotes', sub { $_[0]{panels}[0]{targets}[0]{rawSql} .= '${search}' }, qr/search is not quoted/ ],
+		[ 'a number that is raw', sub { $_[0]{panels}[0]{targets}[0]{rawSql} .= '${lines:raw}' }, qr/lines is not quoted/ ],
 		[ 'the builder', sub { $_[0]{panels}[0]{targets}[0]{rawQuery} = JSON::PP::false }, qr/not raw/ ],
 		[ 'order of variables', sub { $_[0]{templating}{list} = [ reverse @{ $_[0]{templating}{list} } ] }, qr/comes before key/ ],
 		[ 'a link', sub { $_[0]{links}[0]{url} = '/d/nowhere' }, qr/link to nowhere/ ]);
