@@ -72,7 +72,7 @@ my @known = (
 	[ qr/^parse_coerce\.c$/, qr/^failed to find conversion function from unknown/, qr/unknown(?:in|recv)\(|as unknown\)/ ],
 	[ qr/^dependency\.c$/, qr/^invalid non-zero objectSubId/, qr/pg_(?:identify|describe)_object/ ],
 	[ qr/^acl\.c$/, qr/^unrecognized objtype abbreviation/, qr/acldefault/ ],
-	[ qr/^timestamp\.c$/, qr/^invalid INTERVAL typmod/, qr/intervaltypmodout|pg_catalog\.interval\(/ ],
+	[ qr/^timestamp\.c$/, qr/^(?:invalid INTERVAL|unrecognized interval) typmod/, qr/intervaltypmodout|pg_catalog\.interval\(/ ],
 	[ qr/^(?:numeric|float)\.c$/, qr/^\w+: expected \d-element|^expected \d-element/,
 		qr/_(?:accum|combine|avg|sum|regr_\w+|corr|covar_\w+|var_\w+|stddev_\w+|accum_inv)\(/ ]);
 
