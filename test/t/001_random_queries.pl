@@ -813,7 +813,7 @@ if ($whole)
 	  foreach "time", "id", "level", "service", "trace id", "attrs", "words", "partition";
 	cmp_ok($cmp->{seen}{$_} // 0, '>', 0, sprintf("%d queries with rows had: %s", $cmp->{seen}{$_} // 0, $_))
 	  foreach sort keys %LogqAggregates::features;
-	cmp_ok($cmp->{failed_alike}, '>', 3, "$cmp->{failed_alike} aggregates fail as on the plain table");
+	cmp_ok($cmp->{failed_alike}, '>', 0, "$cmp->{failed_alike} aggregates fail as on the plain table");
 	# with push-down, once there is one: whatever the state of segments
 	if (@{ $cmp->{group_switches} })
 	{
