@@ -533,14 +533,16 @@ choose_segment(Choosing *choosing, const LogqSegment *seg)
 }
 
 /*
- * Does anything come from counts that were made when segments were sealed?
+ * Must the partition say that there is no row-level security, as something
+ * comes from counts that were made when segments were sealed?
  */
 static bool
-is_summarised(const LogqPruned *pruned)
+must_check(LogqRowSecurity security, const LogqPruned *pruned)
 {
-	return pruned->segments[LOGQ_SOURCE_CATALOG] > 0 ||
-		pruned->segments[LOGQ_SOURCE_LEVELS] > 0 ||
-		pruned->segments[LOGQ_SOURCE_SERVICES] > 0;
+	return security == LOGQ_ROW_SECURITY_UNKNOWN &&
+		(pruned->segments[LOGQ_SOURCE_CATALOG] > 0 ||
+		 pruned->segments[LOGQ_SOURCE_LEVELS] > 0 ||
+		 pruned->segments[LOGQ_SOURCE_SERVICES] > 0);
 }
 
 /*
@@ -566,8 +568,7 @@ logq_choose_sources(LogqScanState *state, int index)
 		only_rows = true;
 	if (pruned->sources_valid && pruned->only_rows == only_rows)
 	{
-		pruned->check_security = security == LOGQ_ROW_SECURITY_UNKNOWN &&
-			is_summarised(pruned);
+		pruned->check_security = must_check(security, pruned);
 		return;
 	}
 	if (pruned->cells != NULL)
@@ -597,8 +598,7 @@ logq_choose_sources(LogqScanState *state, int index)
 		logq_counts_end(choosing.counts);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
-	pruned->check_security = security == LOGQ_ROW_SECURITY_UNKNOWN &&
-		is_summarised(pruned);
+	pruned->check_security = must_check(security, pruned);
 	pruned->sources_valid = true;
 }
 

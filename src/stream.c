@@ -325,7 +325,6 @@ static int64
 result_version(LogqStream *stream, PGresult *res)
 {
 	int64		version;
-
 	int			nfields = PQnfields(res) -
 		(stream->check_security && stream->load == NULL);
 
