@@ -580,6 +580,17 @@ logq_steps_begin(LogqScanState *state)
 }
 
 /*
+ * The start of a time's step of local time: shift is the offset, up to a step.
+ */
+static pg_time_t
+bin_start(pg_time_t at, int seconds, int shift)
+{
+	pg_time_t	rest = (at + shift) % seconds;
+
+	return at - rest - (rest < 0 ? seconds : 0);
+}
+
+/*
  * Are offsets of the zone in [lower, upper), and the times when they change,
  * the same in steps of so many seconds?  *shift: the offset, up to a step.
  */
@@ -613,23 +624,28 @@ zone_fits(pg_tz *zone, pg_time_t lower, pg_time_t upper, int seconds,
 		/* the next change lies behind the segment, or there is none */
 		if (found == 0 || boundary >= upper)
 			return true;
-		if (((boundary + *shift) % seconds + seconds) % seconds != 0)
+		if (bin_start(boundary, seconds, *shift) != boundary)
 			return false;
 		at = boundary;
 	}
 }
 
 /*
- * Bins of a segment [lower, upper) for steps of local time.
+ * Bins of a segment [lower, upper) for steps of local time.  The first of them
+ * may begin before the segment, and stands for its rows by its start: the zone
+ * must not change between the two either.
  */
 static void
 refine_zone(LogqBins *bins, const LogqStep *step, TimestampTz lower,
 			TimestampTz upper)
 {
 	static const int widths[] = {SECS_PER_HOUR, SECS_PER_MINUTE, 1};
-	pg_time_t	from = timestamptz_to_time_t(lower) - 1;
+	pg_time_t	from = timestamptz_to_time_t(lower);
 	pg_time_t	to = timestamptz_to_time_t(upper - 1) + 1;
 
+	/* it has rounded towards 2000 */
+	if (time_t_to_timestamptz(from) > lower)
+		from--;
 	if (step->zone == NULL || step->width < USECS_PER_SEC)
 	{
 		refine(bins, step->width, 0);
@@ -640,7 +656,9 @@ refine_zone(LogqBins *bins, const LogqStep *step, TimestampTz lower,
 		int			shift = 0;
 
 		if (step->width >= widths[i] * USECS_PER_SEC &&
-			zone_fits(step->zone, from, to, widths[i], &shift))
+			zone_fits(step->zone, from, to, widths[i], &shift) &&
+			zone_fits(step->zone, bin_start(from, widths[i], shift), to,
+					  widths[i], &shift))
 		{
 			refine(bins, widths[i] * USECS_PER_SEC, -shift * USECS_PER_SEC);
 			return;
