@@ -515,7 +515,7 @@ sub aggregate
 		"(\@) IS NULL", "to_jsonb(\@)", "(ROW(count(*), \@))::text",
 		"CASE WHEN count(*) > 2 THEN \@ END");
 
-	$call =~ s/\@F\@/$filter/;
+	$call =~ s/\@F\@/$filter/g;
 	return $call if chance(0.65);
 	push @ways, 'round(@, 3)', '(@)::numeric / nullif(count(*), 0)', '@ + count(*)',
 	  'coalesce(@, 0)', 'round(100 * @ / nullif(count(*), 0), 2)', 'greatest(@, 2)', '-(@)',

@@ -87,28 +87,13 @@ sub warm_up
 sub places_of
 {
 	my ($q, $proxy) = @_;
-	my ($conn, @copies, @places);
 
 	warm_up($q);
-	$proxy->mark;
-	$s->query("SET logq.read_from = 'primary'");
-	$s->query(LogqFaults::on_table($q, 'logq.logs'));
-	$s->query("RESET logq.read_from");
-	# a self-join has two; one that has got something will do.  It is closed when
-	# the rest was not wanted.
-	($conn) = sort { $b->{open} <=> $a->{open} || $b->{id} <=> $a->{id} }
-	  grep { $_->{since_mark} > 0 } $proxy->connections;
-	return () unless $conn;
-	@copies = LogqProxy::places($proxy->messages($conn->{id}));
-	foreach my $i (0 .. $#copies)
-	{
-		foreach my $place (sort { $copies[$i]{$a} <=> $copies[$i]{$b} || $a cmp $b } keys %{ $copies[$i] })
-		{
-			push @places, [ "$place of COPY " . ($i + 1), $copies[$i]{$place},
-				$i < $#copies || $place !~ /done|complete|after/ ];
-		}
-	}
-	return @places;
+	return LogqFaults::places($proxy, sub {
+		$s->query("SET logq.read_from = 'primary'");
+		$s->query(LogqFaults::on_table($q, 'logq.logs'));
+		$s->query("RESET logq.read_from");
+	});
 }
 
 # A query while the connection to a primary is cut.  True if it was.
