@@ -44,6 +44,37 @@ sub block
 	die "no such block of $heading in $file";
 }
 
+# SQL that makes the schema "local" with the rows of logq.logs in a plain table,
+# the views for Grafana and these functions over it, for role grafana
+sub local_schema
+{
+	my (@functions) = @_;
+	my $list = join ', ', map { "'$_'" } @functions;
+	my $names = join '|', 'logs', 'grafana_\w+', @functions;
+
+	return <<"SQL";
+CREATE SCHEMA local;
+CREATE TABLE local.logs AS SELECT * FROM logq.logs;
+ANALYZE local.logs;
+DO \$\$
+DECLARE
+	statement text;
+BEGIN
+	FOREACH statement IN ARRAY ARRAY[
+		'CREATE VIEW logq.grafana_logs AS ' || pg_get_viewdef('logq.grafana_logs'::regclass),
+		'CREATE VIEW logq.grafana_annotations AS ' || pg_get_viewdef('logq.grafana_annotations'::regclass)]
+		|| ARRAY(SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace
+			AND proname IN ($list) ORDER BY proname <> 'matching', oid)
+	LOOP
+		EXECUTE regexp_replace(statement, '\\mlogq\\.($names)\\M', 'local.\\1', 'g');
+	END LOOP;
+END \$\$;
+CREATE VIEW local.grafana_missing AS SELECT * FROM local.grafana_logs WHERE false;
+GRANT USAGE ON SCHEMA local TO grafana;
+GRANT SELECT ON ALL TABLES IN SCHEMA local TO grafana;
+SQL
+}
+
 # ---------- macros ----------
 
 # A time in seconds, perhaps with a fraction of milliseconds, as Go's RFC3339Nano

@@ -366,6 +366,17 @@ sub on
 	return $self->part($name)->safe_psql('logs', $sql, %opt);
 }
 
+# Change a setting of the coordinator's server, or take the change back
+sub setting
+{
+	my ($self, $name, $value) = @_;
+
+	$self->{coordinator}->safe_psql('postgres', "ALTER SYSTEM " .
+		(defined $value ? "SET $name = '$value'" : "RESET $name"));
+	$self->{coordinator}->reload;
+	return;
+}
+
 # Run SQL that may fail, on the coordinator.  Returns a hash: out, err, state
 # (SQLSTATE of the first error, '' for none), message (its primary message).
 # Options: user, db, node, env (of libpq; a hash).

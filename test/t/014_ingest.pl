@@ -56,16 +56,6 @@ sub add_topic
 		JSON::PP->new->canonical->encode($options // {}));
 }
 
-sub setting
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', defined $value
-		? "ALTER SYSTEM SET $name = '$value'" : "ALTER SYSTEM RESET $name");
-	$node->reload;
-	return;
-}
-
 # What Kafka has, and below how far logq is: "partition:offset ..."
 sub ends
 {
@@ -325,8 +315,8 @@ is($s->query("SELECT count(*), count(DISTINCT message) FROM logq.logs WHERE mess
 is($s->query("SELECT record, length(payload) < 200 FROM logq.dead_letters WHERE topic = 'dead_records' ORDER BY kafka_offset"),
 	"3|t\n4|t", 'dead letters of records: each on its own');
 
-setting('logq.ingest_max_message', '1MB');
-setting('logq.ingest_max_age', '20000d');
+$c->setting('logq.ingest_max_message', '1MB');
+$c->setting('logq.ingest_max_age', '20000d');
 LogqTest::poll(sub { return $s->query('SHOW logq.ingest_max_age') eq '20000d'; });
 is($s->query("SELECT sum(taken), sum(rows), sum(left_over) FROM logq.retry_dead_letters('dead')"),
 	'2|2|6', 'dead letters: two are taken once settings let them');
@@ -338,7 +328,7 @@ is($s->query("SELECT sum(taken), sum(rows), sum(left_over) FROM logq.retry_dead_
 	'0|0|6', 'dead letters: ... once');
 is($s->query("SELECT left(message, 2), length(message) FROM logq.logs WHERE message LIKE 'd4 %' OR message = 'd5' ORDER BY 1"),
 	"d4|70003\nd5|2", 'dead letters: ... as rows');
-setting('logq.ingest_max_message', undef);
+$c->setting('logq.ingest_max_message', undef);
 
 # ---------- secrets ----------
 
@@ -488,11 +478,11 @@ ok(LogqTest::poll(sub { return $s->query("SELECT count(*) FROM pg_stat_activity 
 add_topic('flow', 'json');
 goes_on('a topic is added again');
 
-setting('logq.route_by', 'round_robin');
+$c->setting('logq.route_by', 'round_robin');
 goes_on('routed by turns');
-setting('logq.route_by', 'trace_id');
+$c->setting('logq.route_by', 'trace_id');
 goes_on('routed by trace_id');
-setting('logq.route_by', undef);
+$c->setting('logq.route_by', undef);
 goes_on('routed by service again');
 like($s->query("SELECT string_agg(DISTINCT partition, ' ' ORDER BY partition) FROM logq.logs WHERE attrs ? 'flow' AND service = 'web'"),
 	qr/p1 p2 p3/, 'rows of one service have come to all partitions meanwhile');
@@ -562,7 +552,7 @@ $c->sql("SELECT logq.remove_topic('flow')");
 # A row goes where its service says, and that comes from an option here
 $kafka->create_topic('moving', partitions => 2);
 $kafka->produce('moving', [ map { qq({"message": "m", "moving": $_}) } 1 .. 40_000 ]);
-setting('logq.ingest_batch_rows', 50);
+$c->setting('logq.ingest_batch_rows', 50);
 add_topic('moving', 'json', { 'logq.service' => 'm0' });
 {
 	my $sum = "SELECT coalesce(sum(next_offset), 0) FROM logq.stat_ingest WHERE topic = 'moving'";
@@ -582,7 +572,7 @@ add_topic('moving', 'json', { 'logq.service' => 'm0' });
 numbers('moving', 'moving', 1, 40_000, 'rows that change their way: all once');
 cmp_ok($s->query("SELECT count(DISTINCT service) FROM logq.logs WHERE attrs ? 'moving'"), '>', 1,
 	'... under several services');
-setting('logq.ingest_batch_rows', undef);
+$c->setting('logq.ingest_batch_rows', undef);
 $c->sql("SELECT logq.remove_topic('moving')");
 
 # ---------- late rows ----------

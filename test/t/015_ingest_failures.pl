@@ -37,15 +37,6 @@ sub add_topic
 	return;
 }
 
-sub setting
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET $name = '$value'");
-	$node->reload;
-	return;
-}
-
 # What Kafka has, and how far logq is: "partition:offset ..."
 sub ends
 {
@@ -186,7 +177,7 @@ ask("SELECT logq.resume_topic('lost')");
 comes_to('lost', 'failed', qr/no longer has offsets 200 to 299 of partition 0 of topic "lost"/,
 	'messages are gone from Kafka before they were taken in: it stops, and says so');
 is(ask("SELECT count(*) FROM logq.logs WHERE attrs ? 'lost'"), '200', '... without going on');
-setting('logq.on_offset_loss', 'skip');
+$c->setting('logq.on_offset_loss', 'skip');
 caught_up('lost');
 is(wrong_numbers('lost', 1, 400), join("\n", map { "$_ x0" } 201 .. 300),
 	'logq.on_offset_loss = skip: it goes on with what there is');

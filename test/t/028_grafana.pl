@@ -99,28 +99,7 @@ $c->sql('ALTER ROLE grafana RESET timezone');
 
 # The same on plain tables: a schema with the rows, the views and the functions
 # over them
-$c->sql(<<'SQL');
-CREATE SCHEMA local;
-CREATE TABLE local.logs AS SELECT * FROM logq.logs;
-ANALYZE local.logs;
-DO $$
-DECLARE
-	statement text;
-BEGIN
-	FOREACH statement IN ARRAY ARRAY[
-		'CREATE VIEW logq.grafana_logs AS ' || pg_get_viewdef('logq.grafana_logs'::regclass),
-		'CREATE VIEW logq.grafana_annotations AS ' || pg_get_viewdef('logq.grafana_annotations'::regclass)]
-		|| ARRAY(SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace
-			AND proname IN ('matching', 'search', 'histogram', 'field_names', 'field_values', 'facets')
-			ORDER BY proname <> 'matching', oid)
-	LOOP
-		EXECUTE regexp_replace(statement, '\mlogq\.(logs|grafana_\w+|matching|search|histogram|field_names|field_values|facets)\M', 'local.\1', 'g');
-	END LOOP;
-END $$;
-CREATE VIEW local.grafana_missing AS SELECT * FROM local.grafana_logs WHERE false;
-GRANT USAGE ON SCHEMA local TO grafana;
-GRANT SELECT ON ALL TABLES IN SCHEMA local TO grafana;
-SQL
+$c->sql(LogqGrafana::local_schema(qw(matching search histogram field_names field_values facets)));
 is($c->sql('SELECT count(*) FROM local.logs'), 24001, 'all rows are there');
 %type_name = map { split /\|/, $_, 2 } split /\n/, $c->sql('SELECT oid, format_type(oid, NULL) FROM pg_type');
 

@@ -38,16 +38,6 @@ my $dashboards = LogqDashboards->new(cluster => $c);
 
 $c->sql(LogqGrafana::block('docs/grafana.md', 'A role for Grafana', qr/CREATE ROLE grafana_operations/));
 
-sub setting
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', defined $value
-		? "ALTER SYSTEM SET $name = '$value'" : "ALTER SYSTEM RESET $name");
-	$node->reload;
-	return;
-}
-
 # What is not well: "check subject, ..."
 sub bad
 {
@@ -218,11 +208,11 @@ well('it goes on');
 {
 	my $writer = $c->session(node => $p2);
 
-	setting('logq.seal_after', '1h');
+	$c->setting('logq.seal_after', '1h');
 	$c->sql("INSERT INTO logq.logs (ts, message, partition) VALUES (now() - interval '30 hours', 'old', 'p2')");
 	$writer->query('BEGIN');
 	$writer->query("INSERT INTO logq_store.log (ts, message) VALUES (now() - interval '30 hours', 'open')");
-	setting('logq.seal_after', '0');
+	$c->setting('logq.seal_after', '0');
 	only('sealing p2', '1 open segments should have been sealed', 'transactions that are open', 'a transaction keeps a segment open');
 	shows('Catalogs and sealing', { partition => 'p2', sealing => 'not ok', open => '[1-9].*' }, 'a transaction keeps a segment open');
 	is($s->query("SELECT count(*) FROM logq.health() WHERE NOT ok"), '0', 'it is not long yet');
@@ -237,11 +227,11 @@ well('it goes on');
 {
 	my $cursor = $c->session;
 
-	setting('logq.max_concurrent_queries', 1);
+	$c->setting('logq.max_concurrent_queries', 1);
 	$cursor->query('BEGIN; DECLARE c CURSOR FOR SELECT * FROM logq.logs; FETCH 1 FROM c');
 	only('queries', '1 queries run', 'max_concurrent_queries', 'all places are taken');
 	$cursor->query('ROLLBACK');
-	setting('logq.max_concurrent_queries');
+	$c->setting('logq.max_concurrent_queries');
 	well('places are free');
 	$cursor->quit;
 }
@@ -275,9 +265,9 @@ SQL
 # ---------- the worker, and the library ----------
 
 $c->sql("SELECT logq.remove_topic('web')");
-setting('logq.databases', '');
+$c->setting('logq.databases', '');
 only('maintenance logs', 'no maintenance worker', 'logq.databases', 'no worker');
-setting('logq.databases');
+$c->setting('logq.databases');
 well('the worker is back');
 $s->quit;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");

@@ -133,26 +133,7 @@ $c->on($_, "CREATE ROLE reader LOGIN PASSWORD 'readonly';\n$reader") foreach $c-
 }
 
 # The same on plain tables
-$c->sql(<<'SQL');
-CREATE SCHEMA local;
-CREATE TABLE local.logs AS SELECT * FROM logq.logs;
-DO $$
-DECLARE
-	statement text;
-BEGIN
-	FOREACH statement IN ARRAY ARRAY[
-		'CREATE VIEW logq.grafana_logs AS ' || pg_get_viewdef('logq.grafana_logs'::regclass),
-		'CREATE VIEW logq.grafana_annotations AS ' || pg_get_viewdef('logq.grafana_annotations'::regclass)]
-		|| ARRAY(SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'logq'::regnamespace
-			AND proname IN ('matching', 'field_values', 'context') ORDER BY proname <> 'matching', oid)
-	LOOP
-		EXECUTE regexp_replace(statement, '\mlogq\.(logs|grafana_\w+|matching|field_values|context)\M', 'local.\1', 'g');
-	END LOOP;
-END $$;
-CREATE VIEW local.grafana_missing AS SELECT * FROM local.grafana_logs WHERE false;
-GRANT USAGE ON SCHEMA local TO grafana;
-GRANT SELECT ON ALL TABLES IN SCHEMA local TO grafana;
-SQL
+$c->sql(LogqGrafana::local_schema(qw(matching field_values context)));
 is($c->sql('SELECT count(*) FROM local.logs'), 12000, 'all rows are there');
 
 my $d = LogqDashboards->new(cluster => $c);

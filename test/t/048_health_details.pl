@@ -20,16 +20,6 @@ my ($p1, $p2) = ($c->part('p1'), $c->part('p2'));
 my $health = "logq.health(seal_slack => '1 s', rejected_within => '0 s')";
 my $s = $c->session;
 
-sub setting
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', defined $value
-		? "ALTER SYSTEM SET $name = '$value'" : "ALTER SYSTEM RESET $name");
-	$node->reload;
-	return;
-}
-
 # Test: just this comes to be not well, and it says so.  The worker is made to look
 # at once by reading its configuration again.
 sub only
@@ -178,10 +168,10 @@ well('the right is there');
 	LogqTest::poll_ok(sub { return $s->query("SELECT count(*) > 0 FROM logq.segments WHERE partition = 'p1' AND upper > now()") eq 't'; },
 		'segments are made ahead');
 
-	setting('logq.seal_after', '1h');
+	$c->setting('logq.seal_after', '1h');
 	$c->sql("INSERT INTO logq.logs (ts, message, partition) VALUES (now() - interval '20 hours', 'old', 'p1')");
 	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS (SET user 'only_reads', SET password 'reads-8')");
-	setting('logq.seal_after', '0');
+	$c->setting('logq.seal_after', '0');
 	only('sealing p1', '1 open segments should have been sealed, .*the last attempt failed: partition "p1": permission denied', 'must own the store',
 		'it cannot seal either', sub { });
 	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS $write");
@@ -258,13 +248,13 @@ foreach my $case ([ 'queries', 'max_concurrent_queries', '1 were turned away' ],
 	my $recently = sub { return $s->query("SELECT ok, detail FROM logq.health(rejected_within => '5 minutes') WHERE check_name = '$check'"); };
 
 	unlike($recently->(), qr/the last one at/, "$check: nobody was turned away yet");
-	setting("logq.$name", 1);
+	$c->setting("logq.$name", 1);
 	LogqTest::poll_ok(sub { return $c->sql("SHOW logq.$name") eq '1'; }, "$name is 1");
 	$cursor->query('SELECT count(*) FROM logq.logs; BEGIN; DECLARE c CURSOR FOR SELECT * FROM logq.logs; FETCH 1 FROM c');
 	LogqTest::poll_ok(sub { return $c->try('SET logq.queue_timeout = 0; SELECT count(*) FROM logq.logs')->{err} =~ /53300/; },
 		'a query is turned away');
 	$cursor->quit;
-	setting("logq.$name");
+	$c->setting("logq.$name");
 	like($recently->(), qr/^f\|.*\d+ (were turned away|queries got none) .*, the last one at/, 'which shows for a while');
 	well('and no longer');
 }
