@@ -53,6 +53,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "health.h"
 
 /* idle connections kept per server and user */
@@ -358,8 +359,10 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 {
 	ForeignServer *server;
 	UserMapping *user;
+	LogqPartition *part;
 	LogqConn   *conn;
 	LogqConn   *next;
+	int32		number;
 
 	if (!callbacks_registered)
 	{
@@ -372,6 +375,8 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 
 	/* also takes in invalidations, and finds out about missing mappings */
 	user = GetUserMapping(userid, serverid);
+	part = logq_partition_by_server(serverid);
+	number = part != NULL ? part->number : 0;
 
 	for (conn = connections; conn != NULL; conn = next)
 	{
@@ -404,13 +409,20 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 		}
 		conn->in_use = true;
 		conn->io_timeout = 0;
+		/* the partition was removed, and added again */
+		if (conn->number != number)
+			conn->configured = false;
+		conn->number = number;
 		return conn;
 	}
 
 	server = GetForeignServer(serverid);
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
-	return start_connection(server, user, at, place);
+	conn = start_connection(server, user, at, place);
+	if (conn != NULL)
+		conn->number = number;
+	return conn;
 }
 
 /*
@@ -566,9 +578,9 @@ knows_peer_check(const LogqConn *conn)
 }
 
 /*
- * Settings that a partition may not know and that therefore cannot go with
- * the startup packet.  The caller puts them ahead of its first request, so
- * they cost no round trip.
+ * The check, and settings that a partition may not know and that therefore
+ * cannot go with the startup packet.  The caller puts them ahead of its first
+ * request, so they cost no round trip.
  *
  * A pooler hands every transaction to another backend, of which it is not
  * known what settings it has, and what is left there is found by others.  So
@@ -580,15 +592,29 @@ knows_peer_check(const LogqConn *conn)
 const char *
 logq_conn_setup_sql(LogqConn *conn)
 {
-	if (conn->pooled)
-		return PQtransactionStatus(conn->pg) == PQTRANS_IDLE ?
-			logq_conn_transaction_sql(conn) : "";
-	if (conn->configured)
+	static StringInfoData setup;
+
+	if (conn->pooled ? PQtransactionStatus(conn->pg) != PQTRANS_IDLE :
+		conn->configured)
 		return "";
+	if (setup.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&setup);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&setup);
+	if (conn->number > 0)
+		logq_append_store_check(&setup, conn->number);
+	if (conn->pooled)
+		appendStringInfoString(&setup, logq_conn_transaction_sql(conn));
+	else if (knows_peer_check(conn))
+		appendStringInfoString(&setup,
+							   "SET client_connection_check_interval = '"
+							   LOGQ_PEER_CHECK_INTERVAL "'; ");
 	conn->configured = true;
-	return !knows_peer_check(conn) ? "" :
-		"SET client_connection_check_interval = '"
-		LOGQ_PEER_CHECK_INTERVAL "'; ";
+	return setup.data;
 }
 
 /* See logq.h. */

@@ -236,6 +236,7 @@ typedef struct LogqConn
 	bool		reused;			/* had served a request before this one */
 	bool		stale;			/* options changed: close when free */
 	bool		configured;		/* session settings were sent */
+	int32		number;			/* of the partition, 0: it is none yet */
 	bool		pooled;			/* ends at a pooler in transaction mode */
 	bool		past_pooler;	/* there is one, but this does not use it */
 	bool		used_external_fd;
@@ -310,9 +311,10 @@ extern bool logq_conn_drain(LogqConn *conn);
 extern void logq_conn_close(LogqConn *conn);
 
 /*
- * Settings that must be sent ahead of a request, in the same simple query, or
- * "".  Through a pooler that is all of them, ahead of each transaction; they
- * end with it.
+ * What must be sent ahead of a request, in the same simple query, or "": a
+ * look whether this is the partition's store, and settings.  Through a pooler
+ * that is all of them, ahead of each transaction; they end with it.  The text is
+ * good until the next call.
  */
 extern const char *logq_conn_setup_sql(LogqConn *conn);
 /* the same for a further transaction of one simple query */
@@ -384,6 +386,8 @@ extern const char *logq_server_option(ForeignServer *server,
  * known from 14 on.
  */
 extern const char *logq_transaction_settings(bool check_peer);
+/* SQL that fails where the store of another partition is */
+extern void logq_append_store_check(StringInfo buf, int32 number);
 /*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,
  * with what logq adds (client_encoding, application_name, options, ...).  at:

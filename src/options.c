@@ -495,6 +495,32 @@ logq_transaction_settings(bool check_peer)
 }
 
 /*
+ * Whatever host, port or replica a server's options name, and whoever answers
+ * there by now, only the partition's own store may be read and written: rows
+ * of another one would come twice, and those of this one not at all.  The
+ * server itself refuses in a transaction that it then leaves failed, so that
+ * nothing of the request is done, and nobody uses the connection again.  The
+ * error is one of those after which another server is asked.
+ *
+ * A store that is yet to be made, or is lost, is left to those who need it.
+ */
+void
+logq_append_store_check(StringInfo buf, int32 number)
+{
+	appendStringInfo(buf,
+					 "BEGIN READ ONLY; DO $logq$DECLARE it int; BEGIN "
+					 "IF pg_catalog.to_regclass('" LOGQ_STORE_SCHEMA ".store') IS NOT NULL THEN "
+					 "SELECT s.number INTO it FROM " LOGQ_STORE_SCHEMA ".store s; "
+					 "IF it OPERATOR(pg_catalog.<>) %d THEN RAISE EXCEPTION USING "
+					 "ERRCODE = '08004', "
+					 "MESSAGE = 'the server has the store of partition number ' OPERATOR(pg_catalog.||) it"
+					 " OPERATOR(pg_catalog.||) ', not of number %d', "
+					 "HINT = 'Correct host, port, dbname, replicas or pooler of the partition''s server on the coordinator (ALTER SERVER), or have the right server answer there.'; "
+					 "END IF; END IF; END$logq$; COMMIT; ",
+					 number, number);
+}
+
+/*
  * Append those of the options that are libpq's; returns how many there are.
  * elsewhere: leave out what leads to the partition's own host.
  */

@@ -721,13 +721,12 @@ advance_probe(StatusProbe *probe)
 	pg = probe->conn->pg;
 	if (probe->conn->state == LOGQ_CONN_IDLE)
 	{
-		if (!PQsendQuery(pg, STATUS_SQL))
+		if (!logq_conn_try_send(probe->conn, STATUS_SQL))
 		{
 			probe->failure = pchomp(PQerrorMessage(pg));
 			probe->done = true;
 			return;
 		}
-		probe->conn->state = LOGQ_CONN_BUSY;
 		if (logq_partition_timeout > 0)
 			probe->answer_by =
 				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -753,7 +752,7 @@ advance_probe(StatusProbe *probe)
 			probe->segments = pstrdup(PQgetvalue(res, 0, 1));
 			probe->format = atoi(PQgetvalue(res, 0, 2));
 		}
-		else
+		else if (PQresultStatus(res) != PGRES_COMMAND_OK)
 		{
 			char	   *message = PQresultErrorField(res,
 													 PG_DIAG_MESSAGE_PRIMARY);

@@ -743,11 +743,13 @@ sub check_own_rows
 	foreach (
 		[ 'rows', "SELECT t.id, t.message FROM \@T\@ t WHERE $where" ],
 		[ 'rows in order', "SELECT t.ts, t.id, t.message FROM \@T\@ t WHERE $where ORDER BY t.ts, t.id" ],
-		[ 'rows in order up to a limit', "SELECT t.ts, t.id FROM \@T\@ t WHERE $one ORDER BY t.ts DESC, t.id DESC LIMIT 40" ],
+		# the last segments may all be open
+		[ 'rows in order up to a low limit', "SELECT t.ts, t.id FROM \@T\@ t WHERE $one ORDER BY t.ts DESC, t.id DESC LIMIT 40", 1 ],
+		[ 'rows in order up to a limit', "SELECT t.ts, t.id FROM \@T\@ t WHERE $one ORDER BY t.ts DESC, t.id DESC LIMIT 1000" ],
 		[ 'groups', "SELECT t.level, count(*), sum(length(t.message)) FROM \@T\@ t WHERE $where GROUP BY 1" ],
 		[ 'expressions of rows', "SELECT count(DISTINCT length(t.message)), count(DISTINCT t.service) FROM \@T\@ t WHERE $where" ])
 	{
-		my ($kind, $sql) = @$_;
+		my ($kind, $sql, $may_have_none) = @$_;
 		# an answer's last newlines are not to be told from those of a message
 		my $lines = sub { return join "\n", sort grep { $_ ne '' } split /\n/, $_[0]; };
 		my $wanted = $lines->($s->query($sql =~ s/\@T\@/quiet_local/r));
@@ -761,7 +763,7 @@ sub check_own_rows
 			push @answers, $lines->($answer);
 		}
 		is_deeply(\@answers, [ $wanted, $wanted ], "$kind, cold and warm");
-		cmp_ok($n, '>', 0, "$kind: $n segments are from the cache");
+		cmp_ok($n, '>', 0, "$kind: $n segments are from the cache") unless $may_have_none;
 	}
 	$s->quit;
 }
