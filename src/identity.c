@@ -174,3 +174,34 @@ logq_prove_identity(const LogqConn *conn)
 		identity->proven = strcmp(identity->user, user) == 0;
 	}
 }
+
+/*
+ * See identity.h.
+ */
+bool
+logq_same_identity(const LogqConn *conn, Oid userid)
+{
+	const char *user = logq_identity(conn->serverid, userid);
+
+	if (user != NULL && strcmp(user, PQuser(conn->pg)) != 0)
+		return false;
+	if (!logq_identity_proven(conn->serverid, userid))
+	{
+		LogqConn   *proof = logq_conn_acquire_beside(conn->serverid, userid);
+
+		PG_TRY();
+		{
+			logq_conn_wait_ready(proof);
+		}
+		PG_CATCH();
+		{
+			logq_conn_close(proof);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		logq_prove_identity(proof);
+		logq_conn_release(proof);
+	}
+	user = logq_identity(conn->serverid, userid);
+	return user != NULL && strcmp(user, PQuser(conn->pg)) == 0;
+}

@@ -19,5 +19,10 @@ extern const char *logq_identity(Oid serverid, Oid userid);
 extern bool logq_identity_proven(Oid serverid, Oid userid);
 /* this connection, which is idle, has been let in; never throws */
 extern void logq_prove_identity(const LogqConn *conn);
+/*
+ * Is a user the same one at the partition as this connection is?  Connects, and
+ * waits for that, if the session has not been let in as the user before.
+ */
+extern bool logq_same_identity(const LogqConn *conn, Oid userid);
 
 #endif							/* LOGQ_IDENTITY_H */

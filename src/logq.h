@@ -488,7 +488,7 @@ extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
  */
 extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
 /* will it read over that connection?  Never throws. */
-extern bool logq_xact_has_written(Oid serverid, Oid userid);
+extern bool logq_xact_has_written(Oid serverid);
 /*
  * While a COPY is under way on the connection: marks it, so that an abort
  * ends it first.

@@ -225,7 +225,7 @@ logq_reserve_start_run(LogqScanState *state)
 			continue;
 		at = places_at(list, stream->part->serverid, i, context);
 		if ((query->nscans == 1 && state->fates[i] != LOGQ_FATE_ASKED) ||
-			logq_xact_has_written(stream->part->serverid, stream->userid))
+			logq_xact_has_written(stream->part->serverid))
 			needed = 0;
 		/* of the run before: give back first */
 		if (at->held > needed)

@@ -556,7 +556,7 @@ logq_choose_sources(LogqScanState *state, int index)
 	const LogqUpperScan *upper = state->upper;
 	bool		only_rows = upper->mode != LOGQ_UPPER_COUNTS ||
 		!upper->from_rollups || !logq_use_rollups || state->bounds.nothing ||
-		logq_xact_has_written(part->serverid, state->streams[index].userid);
+		logq_xact_has_written(part->serverid);
 	LogqRowSecurity security = only_rows ? LOGQ_ROW_SECURITY_OFF :
 		state->streams[index].secured ? LOGQ_ROW_SECURITY_ON :
 		logq_row_security(part);

@@ -44,6 +44,7 @@
 
 #include "admission.h"
 #include "health.h"
+#include "identity.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -101,6 +102,11 @@ static void xact_callback(XactEvent event, void *arg);
 static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 							 SubTransactionId parentSubid, void *arg);
 
+/*
+ * What a user writes, and what another one writes who is the same user at the
+ * partition: the caller of a view or a SECURITY DEFINER function, and its owner.
+ * Then they share it, and see each other's rows.
+ */
 static WriteXact *
 find_write_xact(Oid serverid, Oid userid)
 {
@@ -109,7 +115,43 @@ find_write_xact(Oid serverid, Oid userid)
 	for (wx = write_xacts; wx != NULL; wx = wx->next)
 		if (wx->serverid == serverid && wx->userid == userid)
 			return wx;
+	for (wx = write_xacts; wx != NULL; wx = wx->next)
+		if (wx->serverid == serverid && wx->depth > 0 && wx->conn != NULL &&
+			PQstatus(wx->conn->pg) == CONNECTION_OK &&
+			logq_same_identity(wx->conn, userid))
+			return wx;
 	return NULL;
+}
+
+/*
+ * The command of the query that is running, or is being planned.
+ */
+static CommandId
+reading_command(void)
+{
+	return ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
+		GetCurrentCommandId(false);
+}
+
+/*
+ * What somebody else has written, as another user of the partition, is seen
+ * over that user's connection only.  An answer without it would be wrong.
+ */
+static void
+reject_others_writes(Oid serverid, Oid userid, const WriteXact *own)
+{
+	CommandId	now = reading_command();
+
+	for (WriteXact *wx = write_xacts; wx != NULL; wx = wx->next)
+		if (wx != own && wx->serverid == serverid &&
+			wx->lowest != INT_MAX && wx->first_cid < now)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot read from partition \"%s\" as \"%s\" what the transaction has written to it as \"%s\"",
+							wx->name, GetUserNameFromId(userid, false),
+							GetUserNameFromId(wx->userid, false)),
+					 errdetail("They are different users of the partition, and a transaction there belongs to one of them."),
+					 errhint("Commit before the query, or let the user mappings of both lead to the same user.")));
 }
 
 static void
@@ -519,14 +561,14 @@ logq_xact_begin_write(Oid serverid, Oid userid)
 LogqConn *
 logq_xact_written_conn(Oid serverid, Oid userid)
 {
-	WriteXact  *wx = find_write_xact(serverid, userid);
-	CommandId	now;
+	WriteXact  *wx;
+	CommandId	now = reading_command();
 
-	if (wx == NULL || wx->lowest == INT_MAX)
+	if (write_xacts == NULL)
 		return NULL;
-	now = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
-		GetCurrentCommandId(false);
-	if (wx->first_cid >= now)
+	wx = find_write_xact(serverid, userid);
+	reject_others_writes(serverid, userid, wx);
+	if (wx == NULL || wx->lowest == INT_MAX || wx->first_cid >= now)
 		return NULL;
 	reject_unusable(wx);
 	if (wx->last_cid >= now || wx->copying)
@@ -535,7 +577,7 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 				 errmsg("cannot read from partition \"%s\" while a statement of the same transaction writes to it",
 						wx->name),
 				 errdetail("The query would see either all rows that the transaction has written, or none."),
-				 errhint("Commit before a statement that both reads and writes, or collect its rows in a temporary table first.")));
+				 errhint("Commit before a statement that both reads and writes, or collect its rows in a temporary table first. Fetch from a cursor before writing again.")));
 	if (wx->conn->state != LOGQ_CONN_IDLE)
 		return NULL;
 	set_savepoints(wx);
@@ -543,20 +585,20 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 }
 
 /*
- * Will the current query read over that connection, if anything?  Never
- * throws, and asks nobody.
+ * Will the current query read over such a connection, if anything?  Never
+ * throws, and asks nobody.  Written by somebody else is written, too: the
+ * query fails then, or it shares that.
  */
 bool
-logq_xact_has_written(Oid serverid, Oid userid)
+logq_xact_has_written(Oid serverid)
 {
-	const WriteXact *wx = find_write_xact(serverid, userid);
-	CommandId	now;
+	CommandId	now = reading_command();
 
-	if (wx == NULL || wx->lowest == INT_MAX)
-		return false;
-	now = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
-		GetCurrentCommandId(false);
-	return wx->first_cid < now;
+	for (const WriteXact *wx = write_xacts; wx != NULL; wx = wx->next)
+		if (wx->serverid == serverid && wx->lowest != INT_MAX &&
+			wx->first_cid < now)
+			return true;
+	return false;
 }
 
 /*

@@ -435,6 +435,90 @@ SQL
 is($c->sql('SELECT count(*) = count(DISTINCT id) FROM logq.logs'), 't', 'all ids are unique');
 $c->quiet('no transaction is left open');
 
+# ---------- in somebody else's name ----------
+
+# The owner of a view or a function may be another user here, and the same one
+# or another one at the partitions.
+{
+	my $password = LogqTest::lit($LogqTest::password);
+	my $s;
+
+	$c->on($_, <<"SQL") foreach $c->names;
+CREATE ROLE stranger LOGIN;
+GRANT USAGE ON SCHEMA logq_store TO stranger;
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA logq_store TO stranger;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA logq_store TO stranger;
+SQL
+	$c->sql(<<"SQL" . join '', map { <<"MAPPINGS" } $c->names);
+CREATE ROLE owner1 IN ROLE logq_writer, logq_reader;
+CREATE ROLE bob IN ROLE logq_writer, logq_reader;
+CREATE ROLE carol IN ROLE logq_writer, logq_reader;
+CREATE ROLE dave IN ROLE logq_reader;
+GRANT CREATE ON SCHEMA public TO owner1;
+SET ROLE owner1;
+CREATE VIEW owners AS SELECT ts, level, service, message FROM logq.logs;
+CREATE FUNCTION note(text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+	AS \$\$INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'note', \$1)\$\$;
+GRANT SELECT, INSERT ON owners TO bob, carol, dave;
+RESET ROLE;
+SQL
+CREATE USER MAPPING FOR owner1 SERVER $_ OPTIONS (user 'logq', password $password);
+CREATE USER MAPPING FOR bob SERVER $_ OPTIONS (user 'logq', password $password);
+CREATE USER MAPPING FOR carol SERVER $_ OPTIONS (user 'stranger', password_required 'false');
+CREATE USER MAPPING FOR dave SERVER $_ OPTIONS (user 'logq', password 'wrong');
+MAPPINGS
+
+	my $mine = "SELECT string_agg(message, ' ' ORDER BY message) FROM logq.logs WHERE level = 'note'";
+	my $theirs = $mine =~ s/logq\.logs/owners/r;
+
+	# each way, in a session that has not been at the partitions before
+	foreach my $way ([ "SELECT note('a')", $mine, 'function, read directly' ],
+		[ "INSERT INTO owners VALUES (now(), 'note', 's', 'a')", $mine, 'view, read directly' ],
+		[ "INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'note', 'a')", $theirs, 'direct, read through the view' ])
+	{
+		my ($write, $read, $name) = @$way;
+
+		$s = $c->session;
+		$s->query('SET ROLE bob');
+		$s->query('BEGIN');
+		is($s->query($write), '', "$name: written");
+		is($s->query($read), 'a', "$name: the transaction reads it");
+		is($s->query("INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'note', 'b'); SELECT note('c'); $mine"), "\na b c",
+			"$name: and what both have written");
+		is($s->query($theirs), 'a b c', "$name: whoever asks");
+		is($s->query("SAVEPOINT s; SELECT note('d'); ROLLBACK TO s; $mine"), "\na b c", "$name: and savepoints are both's");
+		is($s->query("SELECT count(*) FROM logq.logs WHERE level = 'note'"), '3', "$name: counted, too");
+		$s->query('ROLLBACK');
+		is($s->query($mine), '', "$name: rolled back together");
+		$s->quit;
+	}
+
+	# another user of the partition cannot see it
+	$s = $c->session;
+	$s->query('SET ROLE carol');
+	$s->query('BEGIN');
+	is($s->query("SELECT note('a')"), '', 'written as another user of the partition');
+	like($s->query($mine), qr/ERROR:\s+0A000: cannot read from partition "p\d" as "carol" what the transaction has written to it as "owner1"/,
+		'it cannot be read, and is not missed in silence');
+	$s->query('ROLLBACK');
+	like($s->query("BEGIN; INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'note', 'b'); $theirs"),
+		qr/ERROR:\s+0A000: .* as "owner1" what .* as "carol"/, 'nor the other way round');
+	$s->query('ROLLBACK');
+	is($s->query("BEGIN; SELECT note('a'); INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'note', 'b'); COMMIT"), '',
+		'but both may write');
+	is($s->query($mine), 'a b', 'and all is there after COMMIT');
+	$s->quit;
+
+	# nobody gets at rows by naming a user
+	$s = $c->session;
+	$s->query('SET ROLE dave');
+	like($s->query("BEGIN; SELECT note('c'); $mine"), qr/ERROR:\s+08001:.*\n?(?s:.*)password authentication failed/,
+		'a mapping that names the same user must let one in');
+	$s->query('ROLLBACK');
+	$s->quit;
+	is($c->sql($mine), 'a b', 'nothing else is there');
+}
+
 # ---------- no partitions ----------
 
 $c->sql("SELECT logq.remove_partition('$_', true)") foreach $c->names;
