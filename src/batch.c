@@ -246,7 +246,8 @@ logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 		appendStringInfoChar(buf, ' ');
 		/* minutes are bins of their own */
 		if (rows || fragment->bins.width != USECS_PER_MINUTE)
-			logq_append_bin(buf, &fragment->bins, column, server_version);
+			logq_append_bin(buf, &fragment->bins, fragment->upper, column,
+							server_version);
 		else
 			appendStringInfoString(buf, column);
 	}

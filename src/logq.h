@@ -16,6 +16,7 @@
  *		canonrun.c	those nodes with their values, as a text for the cache
  *		epoch.c		comparisons of seconds since 1970
  *		shippable.c	may this expression be sent?
+ *		portable.c	calls that not all versions answer alike
  *		deparse.c	expression -> pieces of SQL with places for values
  *		estimate.c	how many rows a scan brings, by the catalog
  *		conditions.c	clauses, as estimating looks at them

@@ -57,16 +57,20 @@ PG_FUNCTION_INFO_V1(logq_partition_status);
 /*
  * Keys of the text of a database's sorting and case folding.  Equal texts
  * mean equal answers.  Before 15 a server cannot tell the version of its
- * default collation, so there only C is known to be the same.
+ * default collation, so there only C is known to be the same.  Columns that are
+ * newer are NULL unless they are made use of, and then concat_ws() leaves them
+ * out.  The builtin provider folds case by the server's Unicode, of which the
+ * collation's version says nothing.
  */
-#define LOCALE_SQL_15 \
-	"SELECT pg_catalog.concat_ws('/', d.datlocprovider, d.datcollate, d.datctype, d.daticulocale, " \
+#define LOCALE_SQL(columns) \
+	"SELECT pg_catalog.concat_ws('/', d.datlocprovider, d.datcollate, d.datctype, " columns ", " \
 	"pg_catalog.pg_database_collation_actual_version(d.oid)) " \
 	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+#define LOCALE_SQL_15 LOCALE_SQL("d.daticulocale")
+#define LOCALE_SQL_16 LOCALE_SQL("d.daticulocale, d.daticurules")
 #define LOCALE_SQL_17 \
-	"SELECT pg_catalog.concat_ws('/', d.datlocprovider, d.datcollate, d.datctype, d.datlocale, " \
-	"pg_catalog.pg_database_collation_actual_version(d.oid)) " \
-	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+	LOCALE_SQL("d.datlocale, d.daticurules, CASE WHEN d.datlocprovider = 'b' AND d.datlocale <> 'C' " \
+			   "THEN pg_catalog.unicode_version() END")
 #define LOCALE_SQL_13 \
 	"SELECT CASE WHEN d.datcollate IN ('C', 'POSIX') AND d.datctype IN ('C', 'POSIX') " \
 	"THEN 'c/C/C' ELSE 'unknown' END " \
@@ -141,14 +145,21 @@ remote_value(LogqConn *conn, const char *sql)
 	return value;
 }
 
+static const char *
+locale_sql(int version)
+{
+	return version >= 170000 ? LOCALE_SQL_17 :
+		version >= 160000 ? LOCALE_SQL_16 :
+		version >= 150000 ? LOCALE_SQL_15 : LOCALE_SQL_13;
+}
+
 /*
  * How this database sorts and folds case.
  */
 static char *
 local_locale(void)
 {
-	return local_value(logq_server_version() >= 170000 ?
-					   LOCALE_SQL_17 : LOCALE_SQL_15, 0, NULL, NULL);
+	return local_value(locale_sql(logq_server_version()), 0, NULL, NULL);
 }
 
 /*
@@ -158,12 +169,10 @@ static bool
 has_same_locale(LogqConn *conn)
 {
 	int			version = PQserverVersion(conn->pg);
-	const char *remote_sql = version >= 170000 ? LOCALE_SQL_17 :
-		version >= 150000 ? LOCALE_SQL_15 : LOCALE_SQL_13;
 	char	   *ours;
 	char	   *theirs;
 
-	theirs = remote_value(conn, remote_sql);
+	theirs = remote_value(conn, locale_sql(version));
 	if (version < 150000)
 		ours = local_value(LOCALE_SQL_13, 0, NULL, NULL);
 	else

@@ -11,6 +11,7 @@
  * - Some functions are marked immutable although their result depends on the
  *	 session, the platform's C library, the time zone database, Unicode data,
  *	 or the encoding.  They are listed by name below.
+ * - Of others it depends on their arguments; see portable.c.
  * - The databases may differ in their locale.  What does not depend on it is
  *	 shipped as it is, what does is shipped if the partitions have the same
  *	 locale or if it is to be done in the "C" collation, which is the same
@@ -91,14 +92,6 @@ static const char *const unshippable_functions[] = {
 /* These depend on the encoding of the database. */
 static const Oid encoding_functions[] = {
 	F_ASCII, F_BIT_LENGTH_TEXT, F_CHR, F_MD5_TEXT, F_OCTET_LENGTH_TEXT
-};
-
-/* These take a time zone as their first or third argument. */
-static const Oid zone_first_functions[] = {
-	F_TIMEZONE_TEXT_TIMESTAMPTZ, F_TIMEZONE_TEXT_TIMESTAMP
-};
-static const Oid zone_third_functions[] = {
-	F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT
 };
 
 /*
@@ -268,53 +261,6 @@ type_is_portable(Oid type)
 	}
 }
 
-/*
- * May this method of jsonpath be used, whose name ends before "end"?
- */
-static bool
-jsonpath_method_is_portable(const char *text, const char *end)
-{
-	static const char *const methods[] = {"keyvalue", "size", "type"};
-	const char *start = end;
-
-	while (start > text && ((start[-1] >= 'a' && start[-1] <= 'z') ||
-							start[-1] == '_'))
-		start--;
-	for (int i = 0; i < lengthof(methods); i++)
-		if (strlen(methods[i]) == end - start &&
-			strncmp(methods[i], start, end - start) == 0)
-			return true;
-	return false;
-}
-
-/*
- * Does a jsonpath keep to what 13 knows and to what no setting touches?  That
- * excludes like_regex (a matter of the locale) and most methods (newer, or
- * about numbers of floating point; they are recognised by a letter ahead of a
- * parenthesis, which in the canonical form only strings and quoted keys have
- * otherwise).
- */
-static bool
-jsonpath_is_portable(const Const *con)
-{
-	char	   *text;
-	bool		result;
-
-	if (con->constisnull)
-		return true;
-	text = OidOutputFunctionCall(F_JSONPATH_OUT, con->constvalue);
-	result = strstr(text, "like_regex") == NULL;
-	for (char *p = text; result && *p != '\0'; p++)
-	{
-		if (p[1] == '(' &&
-			((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
-			 *p == '_'))
-			result = jsonpath_method_is_portable(text, p + 1);
-	}
-	pfree(text);
-	return result;
-}
-
 static int
 compare_names(const void *a, const void *b)
 {
@@ -407,34 +353,6 @@ io_cast_is_portable(Oid source, Oid target)
 		func_volatile(infunc) == PROVOLATILE_IMMUTABLE;
 }
 
-/*
- * Is the zone a constant that no time zone database can change?  (That of a
- * partition may be older or newer than ours.)
- */
-static bool
-zone_is_utc(Node *node)
-{
-	Const	   *con = (Const *) node;
-	char	   *zone;
-
-	if (!IsA(node, Const) || con->constisnull || con->consttype != TEXTOID)
-		return false;
-	zone = text_to_cstring(DatumGetTextPP(con->constvalue));
-	return pg_strcasecmp(zone, "UTC") == 0 ||
-		pg_strcasecmp(zone, "GMT") == 0 ||
-		pg_strcasecmp(zone, "Etc/UTC") == 0;
-}
-
-static bool
-zone_argument_is_portable(Oid funcid, List *args)
-{
-	if (oid_in(funcid, zone_first_functions))
-		return zone_is_utc((Node *) linitial(args));
-	if (oid_in(funcid, zone_third_functions))
-		return zone_is_utc((Node *) lthird(args));
-	return true;
-}
-
 /* See shippable.h. */
 LogqFunctionKind
 logq_function_kind(Oid funcid)
@@ -449,6 +367,17 @@ logq_function_kind(Oid funcid)
 }
 
 /* ---------- collations ---------- */
+
+static bool
+any_is_collatable(List *args)
+{
+	ListCell   *lc;
+
+	foreach(lc, args)
+		if (type_is_collatable(exprType((Node *) lfirst(lc))))
+			return true;
+	return false;
+}
 
 static bool
 any_is_jsonb(List *args)
@@ -483,6 +412,14 @@ logq_collation_use(const LogqShipContext *cxt, Oid funcid, Oid inputcollid,
 
 	if (!OidIsValid(inputcollid))
 	{
+		/*
+		 * The collations of the arguments contradict each other.  Whoever
+		 * needs one raises an error, unless the columns over there have the
+		 * same.  (The parser gives none to the cut to a length in the cast of
+		 * an array.)
+		 */
+		if (any_is_collatable(args) && funcid != F_VARCHAR_VARCHAR_INT4_BOOL)
+			return LOGQ_COLLATION_NO;
 		if ((OidIsValid(funcid) && !oid_in(funcid, jsonb_order_functions)) ||
 			!any_is_jsonb(args))
 			return LOGQ_COLLATION_ANY;
@@ -652,7 +589,7 @@ logq_is_scan_constant(const LogqShipContext *cxt, Node *expr)
 	ConstantState state;
 
 	if (IsA(expr, Const) && ((Const *) expr)->consttype == JSONPATHOID)
-		return jsonpath_is_portable((Const *) expr);
+		return logq_jsonpath_is_portable((Const *) expr);
 	if (!type_is_portable(exprType(expr)))
 		return false;
 	if (IsA(expr, Const))
@@ -737,7 +674,7 @@ static bool
 ship_function(FuncExpr *f, ShipState *state)
 {
 	if (f->funcretset || !function_is_portable(f->funcid) ||
-		!zone_argument_is_portable(f->funcid, f->args) ||
+		!logq_call_is_portable(f->funcid, f->args) ||
 		!note_collation(state, f->funcid, f->inputcollid, f->args))
 		return false;
 
@@ -794,6 +731,7 @@ ship_walker(Node *node, ShipState *state)
 				OpExpr	   *op = (OpExpr *) node;
 
 				return !op->opretset && operator_is_portable(op->opno) &&
+					logq_call_is_portable(get_opcode(op->opno), op->args) &&
 					note_collation(state, get_opcode(op->opno),
 								   op->inputcollid, op->args) &&
 					ship_list(op->args, state);
@@ -803,6 +741,7 @@ ship_walker(Node *node, ShipState *state)
 				ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) node;
 
 				return operator_is_portable(op->opno) &&
+					logq_call_is_portable(get_opcode(op->opno), op->args) &&
 					note_collation(state, get_opcode(op->opno),
 								   op->inputcollid, op->args) &&
 					ship_list(op->args, state);
@@ -890,12 +829,9 @@ ship_walker(Node *node, ShipState *state)
 					if (!operator_is_portable(lfirst_oid(lc)))
 						return false;
 				}
-				foreach(lc, r->inputcollids)
-				{
-					if (OidIsValid(lfirst_oid(lc)))
-						return false;
-				}
-				return ship_list(r->largs, state) &&
+				return !any_is_collatable(r->largs) &&
+					!any_is_collatable(r->rargs) &&
+					ship_list(r->largs, state) &&
 					ship_list(r->rargs, state);
 			}
 		case T_SubscriptingRef:

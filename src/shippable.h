@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * shippable.h
- *		What shippable.c, clause.c, epoch.c and deparse.c know of each other.
+ *		What shippable.c, portable.c, clause.c, epoch.c and deparse.c know of
+ *		each other.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,6 +38,11 @@ extern LogqFunctionKind logq_function_kind(Oid funcid);
 
 /* does it take the query's own execution to compute a node? */
 extern bool logq_is_of_query(Node *node);
+
+/* in portable.c: does a jsonpath keep to what 13 knows and no setting touches? */
+extern bool logq_jsonpath_is_portable(const Const *con);
+/* in portable.c: is it the same with these arguments in all versions? */
+extern bool logq_call_is_portable(Oid funcid, List *args);
 
 /* in epoch.c: comparisons of seconds since 1970; NULL if it is none */
 extern Expr *logq_rewrite_epoch(const LogqShipContext *cxt, OpExpr *op);

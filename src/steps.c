@@ -53,6 +53,8 @@
  * rounded to a whole number, and floor() gives the next step.
  */
 #define MAX_EXACT_EPOCH INT64CONST(7258118400)
+/* us that a double tells apart, all of them */
+#define MAX_EXACT_DOUBLE (INT64CONST(1) << 53)
 
 /* What a walk is about */
 typedef struct DependState
@@ -720,23 +722,66 @@ logq_bin_start(const LogqBins *bins, int64 ts)
 }
 
 /*
- * SQL of the bin of a column, for a server of this version.  What has no
- * date_bin() computes in seconds, which is exact for whole ones.
+ * Append the width of bins.  14 takes no number beyond an int32, and no other
+ * unit of all the widths there are.
+ */
+static void
+append_width(StringInfo buf, int64 width)
+{
+	int64		days = width / USECS_PER_DAY;
+	int64		us = width % USECS_PER_DAY;
+
+	appendStringInfoChar(buf, '\'');
+	if (days > 0)
+		appendStringInfo(buf, INT64_FORMAT " days", days);
+	if (us > 0)
+	{
+		appendStringInfo(buf, "%s%d", days > 0 ? " " : "",
+						 (int) (us / USECS_PER_SEC));
+		if (us % USECS_PER_SEC > 0)
+			appendStringInfo(buf, ".%06d", (int) (us % USECS_PER_SEC));
+		appendStringInfoString(buf, " seconds");
+	}
+	appendStringInfoString(buf, "'::pg_catalog.interval");
+}
+
+/*
+ * Are whole seconds right when they are computed in double?  The last
+ * microsecond before a bin must neither be lost when a time becomes seconds
+ * since 1970, nor when these are divided: no more than about 70 years after
+ * the origin it cannot.
+ */
+static bool
+double_is_exact(const LogqBins *bins, TimestampTz upper)
+{
+	int64		epoch = -(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+		USECS_PER_DAY;
+
+	return bins->width % USECS_PER_SEC == 0 &&
+		bins->origin % USECS_PER_SEC == 0 &&
+		bins->origin >= epoch - MAX_EXACT_DOUBLE &&
+		upper <= epoch + MAX_EXACT_DOUBLE &&
+		upper - bins->origin <= MAX_EXACT_DOUBLE / 4;
+}
+
+/*
+ * SQL of the bin of a column, for a server of this version; all times are
+ * before upper, and not before the origin.  What has no date_bin() computes in
+ * seconds; where that would not be exact each time is a bin of its own.
  */
 void
-logq_append_bin(StringInfo buf, const LogqBins *bins, const char *column,
-				int server_version)
+logq_append_bin(StringInfo buf, const LogqBins *bins, TimestampTz upper,
+				const char *column, int server_version)
 {
 	if (bins->width > 1 && server_version >= 140000)
 	{
-		appendStringInfo(buf, "pg_catalog.date_bin('" INT64_FORMAT
-						 " microseconds'::pg_catalog.interval, %s, ",
-						 bins->width, column);
+		appendStringInfoString(buf, "pg_catalog.date_bin(");
+		append_width(buf, bins->width);
+		appendStringInfo(buf, ", %s, ", column);
 		logq_append_time(buf, bins->origin);
 		appendStringInfoString(buf, ")");
 	}
-	else if (bins->width > 1 && bins->width % USECS_PER_SEC == 0 &&
-			 bins->origin % USECS_PER_SEC == 0)
+	else if (bins->width > 1 && double_is_exact(bins, upper))
 	{
 		int64		seconds = bins->width / USECS_PER_SEC;
 		int64		origin = timestamptz_to_time_t(bins->origin);

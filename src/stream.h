@@ -486,6 +486,7 @@ extern void logq_fragment_sql(StringInfo buf, const LogqRequest *request,
 
 extern int64 logq_bin_start(const LogqBins *bins, int64 ts);
 extern void logq_append_bin(StringInfo buf, const LogqBins *bins,
-							const char *column, int server_version);
+							TimestampTz upper, const char *column,
+							int server_version);
 
 #endif							/* LOGQ_STREAM_H */

@@ -57,6 +57,90 @@ SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE date_trunc('day', ts)
 CREATE FUNCTION pg_temp.own(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE pg_temp.own(level) AND level = 'x'$$);
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level IN (SELECT 'a' || g FROM generate_series(1, 2) g) AND service = 's'$$);
+-- what other versions answer otherwise, by the arguments: some stay here, some are sent
+CREATE FUNCTION pg_temp.is_sent(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE lines text[];
+BEGIN
+	lines := ARRAY(SELECT pg_temp.remote_sql('SELECT id FROM logq.logs WHERE ' || condition));
+	-- one of the two, and as a whole
+	ASSERT lines::text ~ 'Remote SQL' AND (lines::text ~ 'WHERE') <> (lines::text ~ 'Filter');
+	RETURN lines::text ~ 'WHERE';
+END $$;
+SELECT condition, pg_temp.is_sent(condition) FROM unnest(ARRAY[
+	$$width_bucket(id::float8, 0, 10, 5) = 1$$,
+	$$width_bucket(id::numeric, 0, 10, 5) = 1$$,
+	$$width_bucket(id::float8, '{0,5,10}') = 1$$,
+	$$date_part('QUARTER', (attrs ->> 'd')::interval) = 1$$,
+	$$date_part('qtr', ts - '2020-01-01') = 1$$,
+	$$date_part('Week', ts - '2020-01-01') = 1$$,
+	$$date_part('w', ts - '2020-01-01') = 1$$,
+	$$date_part(level, ts - '2020-01-01') = 1$$,
+	$$date_part(current_setting('logq.route_by'), ts - '2020-01-01') = 1$$,
+	$$date_part('Hour', ts - '2020-01-01') = 1$$,
+	$$date_part('epoch', ts - '2020-01-01') = 1$$,
+	$$split_part(message, ' ', 2) = 'x'$$,
+	$$split_part(message, ' ', -1) = 'x'$$,
+	$$split_part(message, ' ', id::int) = 'x'$$,
+	$$id::numeric(20, -2) = 100$$,
+	$$id::numeric(2, 3) = 100$$,
+	$$id::numeric(20, 2) = 100$$,
+	$$id::numeric(3, 3) = 100$$,
+	$$ARRAY[id::numeric]::numeric(5, -1)[] = '{10}'$$,
+	$$ARRAY[id::numeric]::numeric(5, 1)[] = '{10}'$$,
+	$$(attrs -> 'n')::int = 1$$,
+	$$(attrs -> 'n')::smallint = 1$$,
+	$$(attrs -> 'n')::bigint = 1$$,
+	$$(attrs -> 'n')::numeric = 1$$,
+	$$(attrs -> 'n')::real = 1$$,
+	$$(attrs -> 'n')::float8 = 1$$,
+	$$(attrs -> 'n')::bool$$,
+	$$(ARRAY[attrs -> 'n'])::int[] = '{1}'$$,
+	$$(attrs ->> 'n')::int = 1$$,
+	$$(attrs -> 'n')::text = '1'$$,
+	$$message ~ '(^|\W)timeout(\W|$)'$$,
+	$$message ~* '(?:\D)timeout\D'$$,
+	$$message ~ '(?i)(^|\W)timeout'$$,
+	$$message ~ '***:(?i)(^|\W)timeout'$$,
+	$$message ~ '(?n)(^|\W)timeout'$$,
+	$$message ~ '(?im)\D'$$,
+	$$message !~ '(?n)timeout \w\d\S'$$,
+	$$message !~* '[^\W]'$$,
+	$$message ~ '[]\D]'$$,
+	$$message ~ '[[:alpha:]\S]'$$,
+	$$message ~ '[[:alpha:]]\S[^]\d]\W'$$,
+	$$message ~ '\[\W'$$,
+	$$message ~ '[[:word:]]'$$,
+	$$message ~ ANY ('{x,"\\W"}')$$,
+	$$message ~ ANY ('{x,"[\\W]"}')$$,
+	$$message ~ ALL (ARRAY['[[:word:]]', current_setting('logq.route_by')])$$,
+	$$message SIMILAR TO '\W%'$$,
+	$$substring(message from '[\W]') = 'x'$$,
+	$$substring(message from '\W') = 'x'$$,
+	$$regexp_replace(message, '\D', '', 'g') = 'x'$$,
+	$$regexp_replace(message, '\D', '', 'gn') = 'x'$$,
+	$$regexp_replace(message, '\d', '', 'gn') = 'x'$$,
+	$$regexp_replace(message, '\D', '', level) = 'x'$$,
+	$$regexp_match(message, '\W', 'p') = '{x}'$$,
+	$$regexp_split_to_array(message, '\W', 'i') = '{x}'$$,
+	$$regexp_split_to_array(message, '\W', 'w') = '{x}'$$
+]) condition;
+-- collations that contradict each other are an error for who needs one
+CREATE FOREIGN TABLE pg_temp.two_collations (level text COLLATE "C", service text COLLATE "POSIX", message text, id bigint) SERVER logq;
+SELECT pg_temp.remote_sql(replace($$SELECT id FROM logq.logs WHERE $$ || condition, 'logq.logs', 'pg_temp.two_collations')) FROM unnest(ARRAY[
+	$$level = service$$,
+	$$level < service$$,
+	$$(level, id) < (service, 5)$$,
+	$$greatest(level, service) IS NULL$$,
+	$$level || service IS NULL$$,
+	$$level = 'a' AND service = 'b' AND message = 'c'$$,
+	$$level = message AND starts_with(service, message)$$
+]) condition;
+BEGIN;
+INSERT INTO logq.logs (ts, level, service, message) VALUES ('2021-01-01', 'x', 'x', 'collations');
+SELECT id FROM pg_temp.two_collations WHERE level = service AND message = 'collations';
+ROLLBACK;
+-- the parser gives none to the cut to a length
+SELECT pg_temp.is_sent($$ARRAY[level]::varchar(3)[] = '{x}'::varchar(3)[]$$);
 -- switched off
 SET logq.enable_filter_pushdown = off;
 SELECT pg_temp.remote_sql($$SELECT id FROM logq.logs WHERE level = 'x'$$);

@@ -55,6 +55,9 @@ SELECT pg_temp.plan($$SELECT date_trunc('hour', ts), service, count(*) FROM logs
 SELECT pg_temp.plan($$SELECT date_trunc('minute', ts), level, count(*) FROM logs GROUP BY 1, 2$$);
 SELECT pg_temp.plan($$SELECT floor(extract(epoch FROM ts) / 300) * 300, service, count(*) FROM logs WHERE level = 'INFO' GROUP BY 1, 2$$);
 SELECT pg_temp.plan($$SELECT date_bin('7 min', ts, '2001-01-01 00:00:30'), count(*) FROM logs GROUP BY 1$$);
+-- numbers that an int32 holds, whatever the width
+SELECT pg_temp.plan(format('SELECT date_bin(%L, ts, ''2001-01-01''), count(*) FROM logs GROUP BY 1', stride), 'Remote SQL')
+FROM unnest('{7200.000001 s,1 day,36 hours,100000 days 1 us}'::text[]) stride;
 -- whole minutes of a range, and its ends
 SELECT pg_temp.plan($$SELECT level, count(*) FROM logq.logs WHERE ts >= '2030-07-01 00:10:30' AND ts <= '2030-07-01 00:20:00' GROUP BY 1$$);
 SELECT pg_temp.plan($$SELECT level, count(*) FROM logq.logs WHERE ts >= '2030-07-01 00:10:00' AND ts < '2030-07-01 00:20:00' GROUP BY 1$$);

@@ -335,7 +335,7 @@ my $between = "(ts >= '2024-03-30 22:10:30.5+00'::timestamp with time zone) AND 
 my $whole = q{'{"log_20240331_010000","log_20240331_000000","log_20240330_230000"}'::pg_catalog.name[]};
 my $minutes = q{ AND minute >= '2024-03-30 23:00:00+00'::timestamp with time zone AND minute < '2024-03-31 02:00:00+00'::timestamp with time zone};
 my $ragged = q{'{"log_20240330_220000"}'::pg_catalog.name[]) AND minute >= '2024-03-30 22:11:00+00'::timestamp with time zone AND minute < '2024-03-30 23:00:00+00'::timestamp with time zone};
-my $bin = "pg_catalog.date_bin('%d microseconds'::pg_catalog.interval, %s, '2024-03-31 02:00:00+00'::timestamp with time zone)";
+my $bin = "pg_catalog.date_bin('%d seconds'::pg_catalog.interval, %s, '2024-03-31 02:00:00+00'::timestamp with time zone)";
 my $newest = 'FROM logq_store.log_20240331_020000 WHERE';
 my $any = 'FROM logq_store.<segment> WHERE';
 my $epoch = 'SELECT extract(epoch FROM ts) AS epoch, level FROM logq.logs';
@@ -369,7 +369,7 @@ my @shown = (
 	['__timeGroup', q{SELECT $__timeGroup(ts,'1m') AS time, level AS metric, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1, 2 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/60)*60 AS time, level AS metric, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Segments: 15 of 24 (pruned: 9 by time)', 'Counted: 9 by minutes and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 60e6, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2",
+		'Remote SQL: SELECT ' . sprintf($bin, 60, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2",
 		"Rollup SQL: SELECT minute, level, rows FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes"],
 	['__timeGroup', q{SELECT $__timeGroup(ts,'1h'), count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/3600)*3600 AS "time", count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
@@ -377,13 +377,13 @@ my @shown = (
 	['__timeGroupAlias', q{SELECT $__timeGroupAlias(ts,$__interval,previous), service AS metric, count(*) FROM logq.logs WHERE $__timeFilter(ts) AND service IN ($service) GROUP BY 1, 2 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/300)*300 AS "time", service AS metric, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' AND service IN ('web','it''s') GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes, services and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", service, pg_catalog.count(*) $newest $between AND (service = ANY ('{web,it''s}'::text[])) GROUP BY 1, 2",
-		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", service, pg_catalog.sum(rows)::bigint FROM logq_store.rollup_service WHERE segment = ANY ($whole) AND (service = ANY ('{web,it''s}'::text[]))$minutes GROUP BY 1, 2"],
+		'Remote SQL: SELECT ' . sprintf($bin, 300, 'ts') . ", service, pg_catalog.count(*) $newest $between AND (service = ANY ('{web,it''s}'::text[])) GROUP BY 1, 2",
+		'Rollup SQL: SELECT ' . (sprintf($bin, 300, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", service, pg_catalog.sum(rows)::bigint FROM logq_store.rollup_service WHERE segment = ANY ($whole) AND (service = ANY ('{web,it''s}'::text[]))$minutes GROUP BY 1, 2"],
 	# not from rollups: from rows, grouped over there
 	['__timeGroupAlias', q{SELECT $__timeGroupAlias(ts,'10m',0), trace_id AS metric, count(*), max(ts) FROM logq.logs WHERE $__timeFilter(ts) AND message LIKE '%find%' GROUP BY 1, 2 ORDER BY 1},
 		q{SELECT floor(extract(epoch from ts)/600)*600 AS "time", trace_id AS metric, count(*), max(ts) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' AND message LIKE '%find%' GROUP BY 1, 2 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Segments: 15 of 24 (pruned: 9 by time)',
-		'Remote SQL: SELECT ' . sprintf($bin, 600e6, 'ts') . ", trace_id, pg_catalog.count(*), pg_catalog.max(ts) $newest $between AND (message ~~ '%find%'::text) GROUP BY 1, 2"],
+		'Remote SQL: SELECT ' . sprintf($bin, 600, 'ts') . ", trace_id, pg_catalog.count(*), pg_catalog.max(ts) $newest $between AND (message ~~ '%find%'::text) GROUP BY 1, 2"],
 	['__unixEpochFilter', "SELECT level, count(*) FROM ($epoch) l WHERE \$__unixEpochFilter(epoch) GROUP BY 1",
 		"SELECT level, count(*) FROM ($epoch) l WHERE epoch >= 1711836630 AND epoch <= 1711851615 GROUP BY 1",
 		'Custom Scan (LogqAggregate)', 'Segments: 15 of 24 (pruned: 9 by time)', 'Counted: 7 by catalog, 2 by minutes and levels, 6 by rows',
@@ -412,26 +412,26 @@ my @shown = (
 	['__unixEpochGroup', "SELECT \$__unixEpochGroup(epoch,'5m') AS time, count(*) FROM ($epoch WHERE \$__timeFilter(ts)) l GROUP BY 1 ORDER BY 1",
 		"SELECT floor((epoch)/300)*300 AS time, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1",
-		'Rollup SQL: SELECT ' . (sprintf($bin, 300e6, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes GROUP BY 1"],
+		'Remote SQL: SELECT ' . sprintf($bin, 300, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1",
+		'Rollup SQL: SELECT ' . (sprintf($bin, 300, 'minute') =~ s/2024-03-31 02/2024-03-30 23/r) . ", pg_catalog.sum(rows)::bigint FROM logq_store.rollup_level WHERE segment = ANY ($whole)$minutes GROUP BY 1"],
 	['__unixEpochGroupAlias', "SELECT \$__unixEpochGroupAlias(epoch,'1h',NULL), level AS metric, count(*) FROM ($epoch WHERE \$__timeFilter(ts)) l GROUP BY 1, 2 ORDER BY 1",
 		"SELECT floor((epoch)/3600)*3600 AS \"time\", level AS metric, count(*) FROM ($epoch WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z') l GROUP BY 1, 2 ORDER BY 1",
 		'Custom Scan (LogqAggregate)', 'Counted: 7 by catalog, 2 by minutes and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 3600e6, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2"],
+		'Remote SQL: SELECT ' . sprintf($bin, 3600, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2"],
 	['__interval', q{SELECT date_bin('$__interval', ts, 'epoch') AS time, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 		q{SELECT date_bin('5m', ts, 'epoch') AS time, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1"],
+		'Remote SQL: SELECT ' . sprintf($bin, 300, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1"],
 	['__interval_ms', q{SELECT date_bin('$__interval_ms milliseconds', ts, 'epoch') AS time, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 		q{SELECT date_bin('300000 milliseconds', ts, 'epoch') AS time, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
 		'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
-		'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1"],
+		'Remote SQL: SELECT ' . sprintf($bin, 300, 'ts') . ", pg_catalog.count(*) $newest $between GROUP BY 1"],
 );
 
 push @shown, ['__interval_ms', 'SELECT floor(extract(epoch from ts)*1000/$__interval_ms)*$__interval_ms/1000 AS time, level, count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1, 2 ORDER BY 1',
 	q{SELECT floor(extract(epoch from ts)*1000/300000)*300000/1000 AS time, level, count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1, 2 ORDER BY 1},
 	'Custom Scan (LogqAggregate)', 'Counted: 9 by minutes and levels, 6 by rows',
-	'Remote SQL: SELECT ' . sprintf($bin, 300e6, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2"];
+	'Remote SQL: SELECT ' . sprintf($bin, 300, 'ts') . ", level, pg_catalog.count(*) $newest $between GROUP BY 1, 2"];
 # Go writes such numbers with an exponent
 push @shown, ['__timeGroup', q{SELECT $__timeGroup(ts,'14d'), count(*) FROM logq.logs WHERE $__timeFilter(ts) GROUP BY 1 ORDER BY 1},
 	q{SELECT floor(extract(epoch from ts)/1.2096e+06)*1.2096e+06 AS "time", count(*) FROM logq.logs WHERE ts BETWEEN '2024-03-30T22:10:30.5Z' AND '2024-03-31T02:20:15Z' GROUP BY 1 ORDER BY 1},
