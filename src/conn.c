@@ -886,6 +886,8 @@ logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
 
 	PQclear(res);
 
+	if (state != NULL && strcmp(state, LOGQ_WRONG_STORE_STATE) == 0)
+		failure->hint = "Correct host, port, dbname, replicas or pooler of the partition's server (ALTER SERVER), or have the right server answer there.";
 	if (state != NULL && strlen(state) == 5)
 		failure->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2],
 										  state[3], state[4]);

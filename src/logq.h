@@ -387,7 +387,8 @@ extern const char *logq_server_option(ForeignServer *server,
  * known from 14 on.
  */
 extern const char *logq_transaction_settings(bool check_peer);
-/* SQL that fails where the store of another partition is */
+/* SQL that fails, in this state, where the store of another partition is */
+#define LOGQ_WRONG_STORE_STATE "08004"
 extern void logq_append_store_check(StringInfo buf, int32 number);
 /*
  * libpq keywords and values for a server and user, palloc'd, ending in NULLs,

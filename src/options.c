@@ -503,20 +503,19 @@ logq_transaction_settings(bool check_peer)
  * error is one of those after which another server is asked.
  *
  * A store that is yet to be made, or is lost, is left to those who need it.
+ * Short, as pg_stat_activity shows the beginning of a request.
  */
 void
 logq_append_store_check(StringInfo buf, int32 number)
 {
 	appendStringInfo(buf,
-					 "BEGIN READ ONLY; DO $logq$DECLARE it int; BEGIN "
-					 "IF pg_catalog.to_regclass('" LOGQ_STORE_SCHEMA ".store') IS NOT NULL THEN "
-					 "SELECT s.number INTO it FROM " LOGQ_STORE_SCHEMA ".store s; "
-					 "IF it OPERATOR(pg_catalog.<>) %d THEN RAISE EXCEPTION USING "
-					 "ERRCODE = '08004', "
-					 "MESSAGE = 'the server has the store of partition number ' OPERATOR(pg_catalog.||) it"
-					 " OPERATOR(pg_catalog.||) ', not of number %d', "
-					 "HINT = 'Correct host, port, dbname, replicas or pooler of the partition''s server on the coordinator (ALTER SERVER), or have the right server answer there.'; "
-					 "END IF; END IF; END$logq$; COMMIT; ",
+					 "BEGIN READ ONLY; DO 'DECLARE it int; BEGIN "
+					 "IF pg_catalog.to_regclass(''" LOGQ_STORE_SCHEMA ".store'') IS NOT NULL THEN "
+					 "SELECT number INTO it FROM " LOGQ_STORE_SCHEMA ".store; "
+					 "IF it OPERATOR(pg_catalog.<>) %d THEN "
+					 "RAISE ''the server has the store of partition number %%, not of number %d'', it "
+					 "USING ERRCODE = ''" LOGQ_WRONG_STORE_STATE "''; "
+					 "END IF; END IF; END'; COMMIT; ",
 					 number, number);
 }
 

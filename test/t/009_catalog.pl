@@ -386,10 +386,13 @@ same_answers('restored');
 
 	$s->query("SELECT count(*) FROM logq.logs WHERE trace_id = 'trace-140'");
 	my $here = $s->query("SELECT count(*) FROM logq.logs WHERE partition = 'p1'");
+	# a copy of p1's store, say
+	$c->on('p2', 'UPDATE logq_store.store SET number = 1');
 	$s->query("ALTER SERVER p1 OPTIONS (SET port '" . $p2->port . "')");
 	is($s->query("SELECT count(*) FROM logq.logs WHERE partition = 'p1' AND trace_id = 'trace-10'"),
 		$c->on('p2', "SELECT count(*) FROM logq_store.log WHERE trace_id = 'trace-10'"),
 		'rows of another database, of which the copy does not know');
+	$c->on('p2', 'UPDATE logq_store.store SET number = 2');
 	$s->query("ALTER SERVER p1 OPTIONS (SET port '" . $c->part('p1')->port . "')");
 	is($s->query("SELECT count(*) FROM logq.logs WHERE partition = 'p1'"), $here, 'and back');
 	$s->quit;

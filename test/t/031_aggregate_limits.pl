@@ -147,8 +147,11 @@ sub sums
 foreach my $fault ('cut', 'stall')
 {
 	my $query = "SELECT level, service, count(*), min(message) FROM logq.logs WHERE $small GROUP BY 1, 2";
-	my @places = LogqFaults::places($proxy, sub { $s->query($query); });
+	my @places;
 
+	# over a connection that is there
+	LogqTest::poll(sub { return $s->query(logq_of($queries{count})) eq 3 * $each; }, 20);
+	@places = LogqFaults::places($proxy, sub { $s->query($query); });
 	foreach my $place (grep { $_->[0] =~ /^(?:row|done) of COPY [123]$/ } @places)
 	{
 		my ($answer, $all);
