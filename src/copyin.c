@@ -52,6 +52,8 @@
  * this transaction that holds it.
  */
 #define SEGMENT_LOCK_TIMEOUT 1000
+/* the same inside of a transaction that has locks itself, on several servers */
+#define SEGMENT_INSIDE_TIMEOUT 30000
 
 #define COPY_SQL(id) \
 	"COPY logq_store.log (ts, level, service, message, trace_id, attrs" id \
@@ -235,15 +237,27 @@ remember_part(List **list, LogqPartition *part)
  * then loaded has what is not committed yet; xact.c throws it away when the
  * transaction aborts, and until the end nobody else can make a version, as
  * the lock is ours.
+ *
+ * Two that do so on two partitions may wait for each other, which neither
+ * partition can see: so none waits for ever.
  */
 static void
 make_segment_inside(LogqWriteStream *stream, TimestampTz ts)
 {
 	LogqConn   *conn = logq_xact_begin_write(stream->part->serverid,
 											 stream->state->userid);
-	char	   *sql = make_segment_sql(ts, 0);
+	char	   *sql = make_segment_sql(ts, SEGMENT_INSIDE_TIMEOUT);
 
-	PQclear(logq_conn_exec(conn, sql));
+	/* that is for this statement: COMMIT may have to wait */
+	if (!logq_conn_exec_unless_locked(conn,
+									  psprintf("%s; SET LOCAL lock_timeout TO DEFAULT",
+											   sql)))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not make a segment on partition \"%s\" within %d s",
+						stream->part->name, SEGMENT_INSIDE_TIMEOUT / 1000),
+				 errdetail("Another transaction, or this one as another user, holds the partition's catalog."),
+				 errhint("Repeat the transaction.")));
 	logq_catalog_load(stream->part, conn);
 	pfree(sql);
 
@@ -261,8 +275,9 @@ finish_copy_in_the_way(LogqWriteStream *stream)
 
 	for (other = open_copies; other != NULL; other = other->next)
 	{
-		if (other->part == stream->part &&
-			other->state->userid == stream->state->userid)
+		if (other->part == stream->part && other->conn != NULL &&
+			logq_xact_writes_over(stream->part->serverid,
+								  stream->state->userid, other->conn))
 		{
 			finish_copy(other);
 			return;
@@ -650,7 +665,8 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 			 stream->id_block);
 
 	for (other = open_copies; other != NULL; other = other->next)
-		if (other->part == part && other->state->userid == userid)
+		if (other->part == part && other->conn != NULL &&
+			logq_xact_writes_over(part->serverid, userid, other->conn))
 			apart = true;
 	/* past a pooler, for the same reason as in make_segment_apart */
 	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :

@@ -489,8 +489,14 @@ extern LogqConn *logq_xact_begin_write(Oid serverid, Oid userid);
  * partition and it is idle in its transaction, else NULL.
  */
 extern LogqConn *logq_xact_written_conn(Oid serverid, Oid userid);
-/* will it read over that connection?  Never throws. */
+/*
+ * Has the transaction written to it what a reader must see, whoever it was?
+ * Never throws.
+ */
 extern bool logq_xact_has_written(Oid serverid);
+/* is this the connection over which a user's writes would go, by now? */
+extern bool logq_xact_writes_over(Oid serverid, Oid userid,
+								  const LogqConn *conn);
 /*
  * While a COPY is under way on the connection: marks it, so that an abort
  * ends it first.

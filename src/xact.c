@@ -521,7 +521,8 @@ logq_xact_begin_write(Oid serverid, Oid userid)
 	if (wx != NULL && wx->depth == 0)
 	{
 		forget_write_xact(wx);
-		wx = NULL;
+		/* somebody else may have begun one meanwhile that we share */
+		wx = find_write_xact(serverid, userid);
 	}
 	if (wx == NULL)
 		wx = start_write_xact(serverid, userid);
@@ -564,7 +565,7 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 	WriteXact  *wx;
 	CommandId	now = reading_command();
 
-	if (write_xacts == NULL)
+	if (!logq_xact_has_written(serverid))
 		return NULL;
 	wx = find_write_xact(serverid, userid);
 	reject_others_writes(serverid, userid, wx);
@@ -582,6 +583,17 @@ logq_xact_written_conn(Oid serverid, Oid userid)
 		return NULL;
 	set_savepoints(wx);
 	return wx->conn;
+}
+
+/*
+ * Does this user write over that connection?
+ */
+bool
+logq_xact_writes_over(Oid serverid, Oid userid, const LogqConn *conn)
+{
+	const WriteXact *wx = find_write_xact(serverid, userid);
+
+	return wx != NULL && wx->conn == conn;
 }
 
 /*
@@ -974,6 +986,9 @@ rollback_to_savepoint(WriteXact *wx, int level, TimestampTz deadline)
 			return false;
 		wx->copying = false;
 	}
+	/* a query over it has failed, and nobody has read the end of its answer */
+	if (conn->state == LOGQ_CONN_BUSY && !drain(conn, deadline, &failed))
+		return false;
 	if (conn->state != LOGQ_CONN_IDLE)
 		return false;
 

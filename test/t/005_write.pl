@@ -435,6 +435,23 @@ SQL
 is($c->sql('SELECT count(*) = count(DISTINCT id) FROM logq.logs'), 't', 'all ids are unique');
 $c->quiet('no transaction is left open');
 
+# ---------- a query on own rows that fails ----------
+
+{
+	my $s = $c->session;
+
+	$s->query('BEGIN');
+	is($s->query("INSERT INTO logq.logs (ts, level, message) VALUES (now(), 'failing', 'abc')"), '', 'a row is written');
+	$s->query('SAVEPOINT s');
+	like($s->query("SELECT count(*) FROM logq.logs WHERE level = 'failing' AND 1 / (length(message) - 3) > 0"),
+		qr/22012/, 'a query fails at the partition');
+	$s->query('ROLLBACK TO s');
+	is($s->query("SELECT message FROM logq.logs WHERE level = 'failing'"), 'abc', 'the savepoint is what is lost');
+	is($s->query('COMMIT'), '', 'and the transaction commits');
+	stored('failing', 1, 'its row is there');
+	$s->quit;
+}
+
 # ---------- in somebody else's name ----------
 
 # The owner of a view or a function may be another user here, and the same one
@@ -492,6 +509,31 @@ MAPPINGS
 		is($s->query($mine), '', "$name: rolled back together");
 		$s->quit;
 	}
+
+	# one inside of the other, with more rows than are sent at once
+	$c->sql(<<'SQL');
+CREATE FUNCTION noted(i int) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+	IF i % 1000 = 0 THEN
+		INSERT INTO logq.logs (ts, level, message, partition) VALUES (now(), 'nested', 'noted', 'p1');
+	END IF;
+	RETURN '';
+END $$;
+ALTER FUNCTION noted OWNER TO owner1;
+CREATE VIEW owners_parts AS SELECT ts, level, message, partition FROM logq.logs;
+ALTER VIEW owners_parts OWNER TO owner1;
+GRANT INSERT ON owners_parts TO bob;
+SQL
+	$s = $c->session;
+	$s->query('SET ROLE bob');
+	is($s->query("INSERT INTO logq.logs (ts, level, message, partition) SELECT now(), 'nested', repeat('x', 100) || noted(i), 'p1' FROM generate_series(1, 5000) i"),
+		'', 'a function of another owner writes while a statement does');
+	is($s->query(<<'SQL'), '', 'and two statements in one');
+WITH a AS (INSERT INTO owners_parts SELECT now(), 'nested', repeat('x', 100), 'p1' FROM generate_series(1, 3000))
+INSERT INTO logq.logs (ts, level, message, partition) SELECT now(), 'nested', repeat('x', 100), 'p1' FROM generate_series(1, 3000)
+SQL
+	stored('nested', 11005, 'all of it is there');
+	$s->quit;
 
 	# another user of the partition cannot see it
 	$s = $c->session;
