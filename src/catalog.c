@@ -29,6 +29,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
@@ -251,7 +252,9 @@ rebuild_partition_list(void)
 		MemoryContextSwitchTo(old);
 	}
 	list_free(list);
-	partition_list_built = wanted;
+	/* in parallel mode there was only the query's own snapshot to read by */
+	if (!IsInParallelMode())
+		partition_list_built = wanted;
 }
 
 /*

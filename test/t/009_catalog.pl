@@ -398,6 +398,38 @@ same_answers('restored');
 	$s->quit;
 }
 
+# ---------- a partition that comes during a parallel query ----------
+
+# which has only its own snapshot to see it by
+{
+	my $s = $c->session;
+	my $lock = $c->session;
+
+	LogqTest::set_up_partition_database($c->part('p2'), 'third');
+	$s->query(<<'SQL');
+CREATE TABLE big AS SELECT i FROM generate_series(1, 100000) i;
+ANALYZE big;
+CREATE FUNCTION slow() RETURNS int LANGUAGE plpgsql PARALLEL RESTRICTED AS
+	$$ BEGIN PERFORM pg_advisory_lock(9), pg_advisory_unlock(9), count(*) FROM pg_class; RETURN 0; END $$;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+SQL
+	my $query = 'WITH x AS MATERIALIZED (SELECT n, slow() AS s FROM (SELECT count(*) n FROM big) b) SELECT x.n, l.id > 0 FROM x, LATERAL (SELECT id FROM logq.logs WHERE length(partition) > x.s LIMIT 1) l';
+	like($s->query("EXPLAIN (COSTS OFF) $query"), qr/Gather(?s:.*)LogqScan/, 'a parallel query');
+	$lock->query('SELECT pg_advisory_lock(9)');
+	$s->send($query);
+	LogqTest::poll_ok(sub {
+		$s->{run}->pump_nb;
+		return $c->sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+	}, 'it is under way');
+	$c->add_partition('p3', node => $c->part('p2'), db => 'third');
+	$c->sql("INSERT INTO logq.logs (ts, level, partition) VALUES ('2024-06-01 00:30+00', 'THIRD', 'p3')");
+	$lock->query('SELECT pg_advisory_unlock(9)');
+	is($s->wait(30), '100000|t', 'and ends');
+	is($s->query("SELECT count(*) FROM logq.logs WHERE level = 'THIRD'"), 1, 'the session knows of the partition afterwards');
+	$c->sql("SELECT logq.remove_partition('p3', true)");
+	$_->quit foreach $s, $lock;
+}
+
 # ---------- the view ----------
 
 is($c->sql("SELECT partition, state, exact, rows = 10, levels, level_rows, services, filters->'trace_id'->>'distinct', filters->'trace_id'->>'bytes', filters->'trace_id'->>'stored', version > 0 FROM logq.segments WHERE name = 'made_1010'"),
