@@ -468,13 +468,23 @@ logq_record_extras(LogqParser *parser)
  * Take a text from headers or key, if there is one.
  */
 static inline void
-fill_text(const LogqParser *parser, LogqText *text, LogqRecordField field,
+fill_text(LogqParser *parser, LogqText *text, LogqRecordField field,
 		  LogqKeyTarget target)
 {
+	const char *before = text->data;
+
 	if (text->data == NULL)
 		*text = parser->header[field];
 	if (text->data == NULL && parser->key_target == target)
 		*text = parser->key;
+	if (text->data != before)
+	{
+		/* each record has its own copy of it in the end */
+		if (text->len > MAX_REPEATED - parser->repeated)
+			parser->arena.full = true;
+		else
+			parser->repeated += text->len;
+	}
 }
 
 /*

@@ -15,6 +15,13 @@
 
 /* ---------- recordbuf.c: text that is valid until the next message ------- */
 
+/*
+ * Bytes that the records of a message have from its headers or key, or from
+ * their resources and scopes, together: each has its own copy.  Dead letters
+ * are made of them, and all those of a message are in memory at once.
+ */
+#define MAX_REPEATED (256 * 1024 * 1024)
+
 typedef struct LogqArenaBlock LogqArenaBlock;
 
 /*
@@ -145,7 +152,7 @@ struct LogqParser
 	int			size;
 	bool		too_many;		/* records */
 	LogqRecordPlace at;			/* of the next one */
-	int64_t		repeated;		/* bytes of resources and scopes that sources
+	int64_t		repeated;		/* bytes that count for MAX_REPEATED; sources
 								 * of all records would have */
 	char	   *source;			/* of the last that was asked for */
 	size_t		source_size;

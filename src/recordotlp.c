@@ -24,13 +24,6 @@
 #include "compat.h"
 #include "recordint.h"
 
-/*
- * Most that the sources of a message's records may have of resources and
- * scopes, together: each has its own copy.  Dead letters are made of them, and
- * all those of a message are in memory at once.
- */
-#define MAX_REPEATED (256 * 1024 * 1024)
-
 /* what a resource, a scope and a record have */
 typedef enum Slot
 {

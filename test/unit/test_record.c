@@ -493,6 +493,31 @@ check_extras(const char *value, const char *const *headers, const char *key,
 	compare(&out, expected, what);
 }
 
+/*
+ * A text from the key, or the headers, that all records of a message get.
+ */
+static void
+test_repeated(void)
+{
+	Text		value = {0};
+	Text		key = {0};
+
+	text_add(&value, "[{}");
+	for (int i = 0; i < 3000; i++)
+		text_add(&value, ",{}");
+	text_add(&value, "]");
+	for (int i = 0; i < 12000; i++)
+		text_add(&key, "0123456789");
+	check_extras(value.data, NULL, key.data, "message", NULL,
+				 "record -1\nerror: message takes too much memory\n",
+				 "a key that all records would repeat");
+	check_extras(value.data, NULL, key.data, "attrs.key", NULL,
+				 "record -1\nerror: message takes too much memory\n",
+				 "the same as an attribute");
+	free(value.data);
+	free(key.data);
+}
+
 static void
 test_extras(void)
 {
@@ -917,6 +942,7 @@ main(void)
 	CHECK(LOGQ_FORMAT_JSON, json_cases);
 	CHECK(LOGQ_FORMAT_RAW, raw_cases);
 	test_extras();
+	test_repeated();
 	test_messages();
 	test_sources();
 	test_names();
