@@ -80,8 +80,7 @@ static void finish_copy(LogqWriteStream *stream);
 
 /*
  * The call that makes the segment for ts.  lock_timeout is in ms, 0 is none;
- * it holds for this call, as several statements in one message are one
- * transaction.
+ * it holds for this call alone.
  */
 static char *
 make_segment_sql(TimestampTz ts, int lock_timeout)
@@ -97,6 +96,9 @@ make_segment_sql(TimestampTz ts, int lock_timeout)
 	logq_append_literal(&sql, TimestampTzGetDatum(ts), false, TIMESTAMPTZOID,
 						-1);
 	appendStringInfoChar(&sql, ')');
+	/* COMMIT may have to wait */
+	if (lock_timeout > 0)
+		appendStringInfoString(&sql, "; SET LOCAL lock_timeout TO DEFAULT");
 	AtEOXact_GUC(true, nestlevel);
 	return sql.data;
 }
@@ -246,12 +248,8 @@ make_segment_inside(LogqWriteStream *stream, TimestampTz ts)
 {
 	LogqConn   *conn = logq_xact_begin_write(stream->part->serverid,
 											 stream->state->userid);
-	char	   *sql = make_segment_sql(ts, SEGMENT_INSIDE_TIMEOUT);
 
-	/* that is for this statement: COMMIT may have to wait */
-	if (!logq_conn_exec_unless_locked(conn,
-									  psprintf("%s; SET LOCAL lock_timeout TO DEFAULT",
-											   sql)))
+	if (!call_make_segment(conn, ts, SEGMENT_INSIDE_TIMEOUT))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not make a segment on partition \"%s\" within %d s",
@@ -259,30 +257,37 @@ make_segment_inside(LogqWriteStream *stream, TimestampTz ts)
 				 errdetail("Another transaction, or this one as another user, holds the partition's catalog."),
 				 errhint("Repeat the transaction.")));
 	logq_catalog_load(stream->part, conn);
-	pfree(sql);
 
 	remember_part(&locked_parts, stream->part);
 }
 
 /*
- * End the COPY, of this or another statement, that is under way on the
- * connection which this stream would write over.
+ * The COPY, of this or another statement, that is under way on the connection
+ * which this stream would write over, or NULL.
  */
-static void
-finish_copy_in_the_way(LogqWriteStream *stream)
+static LogqWriteStream *
+copy_in_the_way(const LogqWriteStream *stream)
 {
 	LogqWriteStream *other;
 
 	for (other = open_copies; other != NULL; other = other->next)
-	{
-		if (other->part == stream->part && other->conn != NULL &&
+		if (other->part == stream->part &&
 			logq_xact_writes_over(stream->part->serverid,
 								  stream->state->userid, other->conn))
-		{
-			finish_copy(other);
-			return;
-		}
-	}
+			return other;
+	return NULL;
+}
+
+/*
+ * End it.
+ */
+static void
+finish_copy_in_the_way(LogqWriteStream *stream)
+{
+	LogqWriteStream *other = copy_in_the_way(stream);
+
+	if (other != NULL)
+		finish_copy(other);
 }
 
 /*
@@ -652,8 +657,7 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 {
 	LogqPartition *part = stream->part;
 	Oid			userid = stream->state->userid;
-	LogqWriteStream *other;
-	volatile bool apart = false;
+	bool		apart = copy_in_the_way(stream) != NULL;
 	LogqConn   *conn;
 	PGresult   *volatile res = NULL;
 	char		sql[128];
@@ -664,10 +668,6 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 			 "SELECT pg_catalog.nextval('logq_store.log_id_seq') FROM pg_catalog.generate_series(1, %d)",
 			 stream->id_block);
 
-	for (other = open_copies; other != NULL; other = other->next)
-		if (other->part == part && other->conn != NULL &&
-			logq_xact_writes_over(part->serverid, userid, other->conn))
-			apart = true;
 	/* past a pooler, for the same reason as in make_segment_apart */
 	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :
 		logq_xact_begin_write(part->serverid, userid);

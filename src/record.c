@@ -477,14 +477,9 @@ fill_text(LogqParser *parser, LogqText *text, LogqRecordField field,
 		*text = parser->header[field];
 	if (text->data == NULL && parser->key_target == target)
 		*text = parser->key;
+	/* each record has its own copy of it in the end */
 	if (text->data != before)
-	{
-		/* each record has its own copy of it in the end */
-		if (text->len > MAX_REPEATED - parser->repeated)
-			parser->arena.full = true;
-		else
-			parser->repeated += text->len;
-	}
+		logq_count_repeated(parser, text->len);
 }
 
 /*

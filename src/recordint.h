@@ -152,8 +152,7 @@ struct LogqParser
 	int			size;
 	bool		too_many;		/* records */
 	LogqRecordPlace at;			/* of the next one */
-	int64_t		repeated;		/* bytes that count for MAX_REPEATED; sources
-								 * of all records would have */
+	int64_t		repeated;		/* bytes that count for MAX_REPEATED */
 	char	   *source;			/* of the last that was asked for */
 	size_t		source_size;
 
@@ -186,6 +185,15 @@ extern void logq_record_end_attrs(LogqParser *parser, LogqRecord *record);
 extern void logq_record_next_attr(LogqParser *parser);
 /* a string's text; the source of any other value */
 extern LogqText logq_record_text(LogqParser *parser, int node);
+
+/* a record repeats so many bytes of its message */
+static inline void
+logq_count_repeated(LogqParser *parser, int bytes)
+{
+	parser->repeated += bytes;
+	if (parser->repeated > MAX_REPEATED)
+		parser->arena.full = true;
+}
 
 static inline LogqText
 logq_no_text(void)

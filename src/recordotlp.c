@@ -670,9 +670,7 @@ scope_logs(LogqParser *parser, int node, LogqText service, LogqText attributes,
 		 i = tree->nodes[i].next)
 	{
 		log_record(parser, i, service, common);
-		parser->repeated += repeated;
-		if (parser->repeated > MAX_REPEATED)
-			parser->arena.full = true;
+		logq_count_repeated(parser, repeated);
 	}
 }
 
