@@ -33,7 +33,7 @@
 #include "decode.h"
 #include "summary.h"
 
-/* how long to wait for the version */
+/* how long to wait for the tables and for the version, in one attempt */
 #define WRITE_LOCK_TIMEOUT "5s"
 /* bytes of a COPY that are handed to libpq at a time */
 #define COPY_CHUNK (64 * 1024)
@@ -521,10 +521,17 @@ write_metadata(LogqSealing *s, const LogqSummary *sum)
 	bool		known;
 	bool		intact = false;
 
-	/* the table first: who drops it waits for us before it has more */
+	/*
+	 * The segment first: who drops it waits for us before it has more.  Then
+	 * what is written to, here rather than in a COPY, so that who keeps us
+	 * waiting too long makes us try again.
+	 */
 	sql = psprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
 				   "SET LOCAL lock_timeout = '" WRITE_LOCK_TIMEOUT "'; "
 				   "LOCK TABLE %s IN ACCESS SHARE MODE; "
+				   "LOCK TABLE " LOGQ_STORE_SCHEMA ".filter, "
+				   LOGQ_STORE_SCHEMA ".rollup_level, "
+				   LOGQ_STORE_SCHEMA ".rollup_service IN ROW EXCLUSIVE MODE; "
 				   "SELECT pg_catalog.pg_total_relation_size(%s::pg_catalog.regclass), "
 				   "sealing IS NOT DISTINCT FROM %s FROM " LOGQ_STORE_SCHEMA ".segment "
 				   "WHERE name = %s",

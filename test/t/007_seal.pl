@@ -190,6 +190,13 @@ my $stuck_sealer = $c->session;
 $old->query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM logq_store.log");
 $stuck_sealer->send(seal_sql($stuck, 'p3'));
 
+# and one who locks what a sealing writes to: a quarter of a minute
+my $held = segment(rows(10), 'p2');
+my $holder = $c->session(node => $c->part('p2'));
+my $held_sealer = $c->session;
+$holder->query('BEGIN; LOCK TABLE logq_store.rollup_service IN SHARE MODE');
+$held_sealer->send(seal_sql($held, 'p2'));
+
 # ---------- exact ----------
 
 {
@@ -362,8 +369,9 @@ $stuck_sealer->send(seal_sql($stuck, 'p3'));
 my $sealer = $c->session;
 my $lock = on_p1();
 my $writer = on_p1();
-# before filters are replaced: after the reading
-my $hold_filters = 'BEGIN; LOCK TABLE logq_store.filter IN SHARE MODE';
+# while filters are written: after the reading, for as long as it takes
+$c->on('p1', "CREATE FUNCTION logq_store.pause() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS 'BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END'; CREATE TRIGGER pause BEFORE INSERT ON logq_store.filter FOR EACH ROW EXECUTE FUNCTION logq_store.pause()");
+my $hold_filters = 'BEGIN; SELECT pg_advisory_xact_lock(42)';
 my $hold_version = 'BEGIN; SELECT version IS NULL FROM logq_store.catalog_version FOR UPDATE';
 
 foreach my $case (
@@ -564,6 +572,14 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$writer->query('BEGIN; SAVEPOINT a; ' . late_row($seg) . '; ROLLBACK TO a; COMMIT');
 	is(state($seg), 'sealed', 'a late row that was rolled back to a savepoint leaves the segment sealed');
 
+	# begun far above
+	like($held_sealer->wait, qr/^WARNING:.*"$held" of partition "p2" was not sealed/, 'a sealing whose tables are locked gives up');
+	is(state($held, 'p2'), 'open', 'and leaves the segment open');
+	$holder->query('COMMIT');
+	seals($held, 10, 'it can be sealed later', part => 'p2');
+	exact($held, 'and is exact', part => 'p2');
+	$_->quit foreach $holder, $held_sealer;
+
 	# late rows on two partitions, from two sides: nobody could see a deadlock
 	{
 		my $far = segment(rows(10), 'p2');
@@ -613,8 +629,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 
 	# dropped while it is being sealed, before that has the version
 	$seg = segment(rows(20));
-	$c->on('p1', "CREATE FUNCTION logq_store.pause() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END'; CREATE TRIGGER pause BEFORE INSERT ON logq_store.rollup_level FOR EACH ROW EXECUTE FUNCTION logq_store.pause()");
-	$lock->query('BEGIN; SELECT pg_advisory_xact_lock(42)');
+	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
 	blocked();
 	$second->send("SELECT logq_store.drop_segment('$seg')");
@@ -623,7 +638,6 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	is($sealer->wait, "p1|$seg|20", 'no deadlock of sealing and dropping');
 	is($second->wait, 't', 'it is dropped after that');
 	is($c->on('p1', "SELECT count(*) FROM logq_store.filter WHERE segment = '$seg'"), 0, 'with all that was known');
-	$c->on('p1', 'DROP FUNCTION logq_store.pause() CASCADE');
 
 	# a writer who does not end: the sealing does not wait, so nobody waits
 	# behind it; whether the trigger is there already or not
