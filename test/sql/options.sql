@@ -73,7 +73,10 @@ SHOW logq.max_connections_per_partition;
 SHOW logq.queue_timeout;
 SET logq.max_concurrent_queries = 1;
 SET logq.max_connections_per_partition = 1;
+-- PostgreSQL 18 says units in the message
+\set VERBOSITY sqlstate
 SET logq.queue_timeout = '-1';
+\set VERBOSITY default
 SELECT query_limit, running <= peak AS running, waiting, rejected, peak <= admitted AS admitted,
 	waited, wait_ms, connection_limit, connections >= 0 AS connections,
 	connections_reserved >= 0 AS reserved, connections_waiting, connections_rejected

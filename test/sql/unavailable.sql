@@ -6,8 +6,11 @@ WHERE name IN ('logq.read_from', 'logq.max_replica_lag', 'logq.partition_timeout
 	'logq.connect_timeout', 'logq.enable_hedging', 'logq.hedge_min_delay',
 	'logq.partial_results') ORDER BY name;
 SET logq.read_from = 'nobody';
+-- PostgreSQL 18 says units in the message
+\set VERBOSITY sqlstate
 SET logq.partition_timeout = -1;
 SET logq.hedge_min_delay = 0;
+\set VERBOSITY terse
 
 -- options
 ALTER SERVER p1 OPTIONS (ADD replicas 'db1b');
