@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * conn.c
- *		Connections of this backend to partitions, waiting, remote errors.
+ *		Connections of this backend to partitions, and waiting for them.
  *
  * Connections are kept for the session in a list and handed out for the sole
  * use of one stream or one write transaction at a time, so that any number of
@@ -13,7 +13,7 @@
  * Nothing here calls a libpq function that blocks: connecting goes through
  * PQconnectPoll, sending through PQflush, and every wait is on the latch and
  * the socket together and honours interrupts.  How a connection begins, with
- * the look-up of names, is in connect.c.
+ * the look-up of names, is in connect.c; what is sent over it, in command.c.
  *
  * Ending a query early means closing its connection, unless what is left of
  * the answer is known to be small; then the connection is kept and the rest
@@ -62,8 +62,6 @@
  * one may take to arrive */
 #define MAX_DRAINED_BYTES (256 * 1024)
 #define MAX_DRAIN_MS 1000
-/* how much of a remote command an error's context shows */
-#define MAX_SQL_IN_CONTEXT 1024
 
 static LogqConn *connections = NULL;
 static bool callbacks_registered = false;
@@ -426,12 +424,48 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 }
 
 /*
+ * One of the pool may have died without our knowing: exchange it, which costs
+ * a round trip.  For those who may wait.
+ */
+static LogqConn *
+exchange_if_dead(LogqConn *conn, Oid serverid, Oid userid, Place place)
+{
+	bool		answers;
+
+	if (!conn->reused)
+		return conn;
+	conn->io_timeout = logq_partition_timeout;
+	PG_TRY();
+	{
+		answers = logq_conn_answers(conn);
+	}
+	PG_CATCH();
+	{
+		logq_conn_close(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	conn->io_timeout = 0;
+	if (answers)
+		return conn;
+	logq_conn_close(conn);
+	return acquire(serverid, userid, NULL, true, place);
+}
+
+/*
  * To where the partition's own options lead; for those that no limit is for.
  */
 LogqConn *
 logq_conn_acquire(Oid serverid, Oid userid, bool fresh)
 {
 	return acquire(serverid, userid, NULL, fresh, PLACE_FORCED);
+}
+
+LogqConn *
+logq_conn_acquire_tested(Oid serverid, Oid userid)
+{
+	return exchange_if_dead(logq_conn_acquire(serverid, userid, false),
+							serverid, userid, PLACE_FORCED);
 }
 
 LogqConn *
@@ -451,15 +485,16 @@ LogqConn *
 logq_conn_acquire_beside(Oid serverid, Oid userid)
 {
 	const LogqConn *conn;
+	Place		place;
 	int			used = 0;
 
 	/* some are on a place of their own, but then it is among our places */
 	for (conn = connections; conn != NULL; conn = conn->next)
 		if (conn->in_use && conn->serverid == serverid)
 			used++;
-	return acquire(serverid, userid, NULL, false,
-				   used < logq_own_places(serverid) ? PLACE_RESERVED :
-				   PLACE_FORCED);
+	place = used < logq_own_places(serverid) ? PLACE_RESERVED : PLACE_FORCED;
+	return exchange_if_dead(acquire(serverid, userid, NULL, false, place),
+							serverid, userid, place);
 }
 
 /*
@@ -641,6 +676,8 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 	{
 		long		timeout = -1;
 		int			flags = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (int) events;
+		TimestampTz before;
+		TimestampTz stopped;
 		int			rc;
 
 		CHECK_FOR_INTERRUPTS();
@@ -658,10 +695,16 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 			}
 			if (timeout <= 0)
 				return false;
+			timeout = Min(timeout, LOGQ_MAX_WAIT_MS);
 			flags |= WL_TIMEOUT;
 		}
+		before = GetCurrentTimestamp();
 		rc = WaitLatchOrSocket(MyLatch, flags, logq_conn_socket(conn), timeout,
 							   PG_WAIT_EXTENSION);
+		stopped = logq_time_stopped(before, timeout);
+		if (deadline != 0)
+			deadline += stopped;
+		conn->connect_deadline += stopped;
 		if (rc & WL_LATCH_SET)
 			ResetLatch(MyLatch);
 		if (rc & WL_SOCKET_MASK)
@@ -689,257 +732,4 @@ logq_conn_wait_ready(LogqConn *conn)
 		if (!logq_conn_wait(conn, events, conn->connect_deadline))
 			events = 0;
 	}
-}
-
-/*
- * Send a simple query; what does not fit the socket now goes out with
- * logq_conn_flush or while waiting for the result.  False: the connection is
- * lost.
- */
-bool
-logq_conn_try_send(LogqConn *conn, const char *sql)
-{
-	const char *setup = logq_conn_setup_sql(conn);
-	int			ok;
-
-	if (setup[0] != '\0')
-	{
-		char	   *both = psprintf("%s%s", setup, sql);
-
-		ok = PQsendQuery(conn->pg, both);
-		pfree(both);
-	}
-	else
-		ok = PQsendQuery(conn->pg, sql);
-	conn->state = ok ? LOGQ_CONN_BUSY : LOGQ_CONN_BROKEN;
-	return ok;
-}
-
-/*
- * The same, where a lost connection is an error.
- */
-void
-logq_conn_send(LogqConn *conn, const char *sql)
-{
-	if (!logq_conn_try_send(conn, sql))
-		logq_report_remote_error(ERROR, conn, NULL, sql);
-}
-
-/*
- * Wait until all that was queued is sent, taking in what comes meanwhile:
- * a server that cannot send may not read either.
- */
-void
-logq_conn_flush(LogqConn *conn)
-{
-	for (;;)
-	{
-		int			rc = PQflush(conn->pg);
-
-		if (rc == 0)
-			return;
-		if (rc < 0 || PQconsumeInput(conn->pg) == 0)
-			logq_report_remote_error(ERROR, conn, NULL, NULL);
-		(void) logq_conn_wait(conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE,
-							  0);
-	}
-}
-
-/*
- * Wait for the next result.  NULL: the command is over and the connection
- * idle.  A lost connection is reported as an error.
- */
-PGresult *
-logq_conn_get_result(LogqConn *conn)
-{
-	PGresult   *res;
-
-	logq_conn_flush(conn);
-	while (PQisBusy(conn->pg))
-	{
-		(void) logq_conn_wait(conn, WL_SOCKET_READABLE, 0);
-		if (PQconsumeInput(conn->pg) == 0)
-			logq_report_remote_error(ERROR, conn, NULL, NULL);
-	}
-	res = PQgetResult(conn->pg);
-	if (res == NULL)
-		conn->state = PQstatus(conn->pg) == CONNECTION_OK ?
-			LOGQ_CONN_IDLE : LOGQ_CONN_BROKEN;
-	return res;
-}
-
-/*
- * Run one or several statements and return the last one's result, which the
- * caller frees.  An error in any of them is reported; the connection is idle
- * by then, though perhaps in a failed transaction.
- */
-PGresult *
-logq_conn_exec(LogqConn *conn, const char *sql)
-{
-	PGresult   *volatile last = NULL;
-	PGresult   *res;
-
-	logq_conn_send(conn, sql);
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			/* an error is the last result; a COPY has no business here */
-			PQclear(last);
-			last = res;
-			if (PQresultStatus(res) == PGRES_COPY_IN ||
-				PQresultStatus(res) == PGRES_COPY_OUT ||
-				PQresultStatus(res) == PGRES_COPY_BOTH)
-				break;
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(last);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (last == NULL ||
-		(PQresultStatus(last) != PGRES_COMMAND_OK &&
-		 PQresultStatus(last) != PGRES_TUPLES_OK))
-		logq_report_remote_error(ERROR, conn, last, sql);
-	return last;
-}
-
-/*
- * Run statements that take locks.  False: somebody else has the lock; nothing
- * was done.
- */
-bool
-logq_conn_exec_unless_locked(LogqConn *conn, const char *sql)
-{
-	PGresult   *volatile failure = NULL;
-	PGresult   *res;
-	const char *sqlstate;
-
-	logq_conn_send(conn, sql);
-	PG_TRY();
-	{
-		while ((res = logq_conn_get_result(conn)) != NULL)
-		{
-			if (PQresultStatus(res) != PGRES_COMMAND_OK &&
-				PQresultStatus(res) != PGRES_TUPLES_OK)
-			{
-				PQclear(failure);
-				failure = res;
-			}
-			else
-				PQclear(res);
-		}
-	}
-	PG_CATCH();
-	{
-		PQclear(failure);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	if (failure == NULL)
-		return true;
-	sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
-	/* lock_not_available, deadlock_detected */
-	if (sqlstate == NULL || (strcmp(sqlstate, "55P03") != 0 &&
-							 strcmp(sqlstate, "40P01") != 0))
-		logq_report_remote_error(ERROR, conn, failure, sql);
-	PQclear(failure);
-	return false;
-}
-
-/*
- * A field of a remote error in our memory, or NULL.
- */
-static char *
-error_field(const PGresult *res, int code)
-{
-	const char *value = PQresultErrorField(res, code);
-
-	return value ? pstrdup(value) : NULL;
-}
-
-/*
- * What a remote error, or the loss of a connection, says, in our memory.  Frees
- * res.
- */
-LogqFailure *
-logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
-{
-	LogqFailure *failure = palloc0(sizeof(LogqFailure));
-	char	   *state = error_field(res, PG_DIAG_SQLSTATE);
-	char	   *primary = error_field(res, PG_DIAG_MESSAGE_PRIMARY);
-	char	   *severity = error_field(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-
-	/* a PgBouncer has only the other one, and no language */
-	if (severity == NULL)
-		severity = error_field(res, PG_DIAG_SEVERITY);
-	failure->detail = error_field(res, PG_DIAG_MESSAGE_DETAIL);
-	failure->hint = error_field(res, PG_DIAG_MESSAGE_HINT);
-	failure->context = error_field(res, PG_DIAG_CONTEXT);
-	failure->lost = PQstatus(conn->pg) != CONNECTION_OK;
-	failure->fatal = severity != NULL && strcmp(severity, "FATAL") == 0;
-	failure->sqlstate = ERRCODE_CONNECTION_FAILURE;
-
-	PQclear(res);
-
-	if (state != NULL && strcmp(state, LOGQ_WRONG_STORE_STATE) == 0)
-		failure->hint = "Correct host, port, dbname, replicas or pooler of the partition's server (ALTER SERVER), or have the right server answer there.";
-	if (state != NULL && strlen(state) == 5)
-		failure->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2],
-										  state[3], state[4]);
-	/* libpq has no fields for errors of its own, only a text */
-	if (primary == NULL)
-	{
-		primary = pchomp(PQerrorMessage(conn->pg));
-		if (primary[0] == '\0')
-			primary = "no message came with the error";
-	}
-	failure->reason = primary;
-	failure->message = failure->lost ?
-		psprintf("connection to partition \"%s\" was lost: %s",
-				 conn->name, primary) :
-		psprintf("partition \"%s\": %s", conn->name, primary);
-	if (sql != NULL && strlen(sql) > MAX_SQL_IN_CONTEXT)
-	{
-		int			len = pg_mbcliplen(sql, MAX_SQL_IN_CONTEXT + 4,
-									   MAX_SQL_IN_CONTEXT);
-
-		failure->sql = psprintf("%.*s...", len, sql);
-	}
-	else if (sql != NULL)
-		failure->sql = pstrdup(sql);
-	if (failure->lost)
-		conn->state = LOGQ_CONN_BROKEN;
-	return failure;
-}
-
-/*
- * Report a failure.
- */
-void
-logq_report_failure(int elevel, const LogqFailure *failure)
-{
-	ereport(elevel,
-			(errcode(failure->sqlstate),
-			 errmsg_internal("%s", failure->message),
-			 failure->detail ? errdetail_internal("%s", failure->detail) : 0,
-			 failure->hint ? errhint("%s", failure->hint) : 0,
-			 failure->context ? errcontext("%s", failure->context) : 0,
-			 failure->sql ?
-			 errcontext("remote SQL command: %s", failure->sql) : 0));
-}
-
-/*
- * Turn a remote error, or the loss of a connection, into a local one.  Frees
- * res, before it throws.
- */
-void
-logq_report_remote_error(int elevel, LogqConn *conn, PGresult *res,
-						 const char *sql)
-{
-	logq_report_failure(elevel, logq_remote_failure(conn, res, sql));
 }

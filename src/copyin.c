@@ -669,7 +669,7 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 			 stream->id_block);
 
 	/* past a pooler, for the same reason as in make_segment_apart */
-	conn = apart ? logq_conn_acquire(part->serverid, userid, false) :
+	conn = apart ? logq_conn_acquire_tested(part->serverid, userid) :
 		logq_xact_begin_write(part->serverid, userid);
 
 	PG_TRY();

@@ -82,7 +82,7 @@ acquire(LogqPartition *part)
 						part->name),
 				 errhint("Create it again, or run SELECT logq.remove_partition(%s, true).",
 						 quote_literal_cstr(part->name))));
-	return logq_conn_acquire(part->serverid, GetUserId(), false);
+	return logq_conn_acquire_tested(part->serverid, GetUserId());
 }
 
 /*

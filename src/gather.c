@@ -29,11 +29,6 @@
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
-/*
- * A wait never lasts longer: bytes may hide in the TLS library.
- */
-#define MAX_WAIT_MS 1000L
-
 /* ---------- waiting ---------- */
 
 /*
@@ -123,7 +118,7 @@ static long
 wait_ms(LogqScanState *state)
 {
 	TimestampTz now = 0;
-	long		timeout = MAX_WAIT_MS;
+	long		timeout = LOGQ_MAX_WAIT_MS;
 
 	for (int i = 0; i < state->nstreams; i++)
 	{
@@ -205,6 +200,8 @@ wait_for_streams(LogqScanState *state)
 	WaitEvent	events[16];
 	bool		rebuild = state->wait_set == NULL || hedges_changed(state) ||
 		redis_changed(state);
+	TimestampTz before;
+	long		timeout;
 	int			n;
 	int			i;
 
@@ -244,9 +241,12 @@ wait_for_streams(LogqScanState *state)
 
 	CHECK_FOR_INTERRUPTS();
 	logq_advance_probes();
-	n = WaitEventSetWait(state->wait_set, wait_ms(state), events,
-						 lengthof(events), PG_WAIT_EXTENSION);
+	before = GetCurrentTimestamp();
+	timeout = wait_ms(state);
+	n = WaitEventSetWait(state->wait_set, timeout, events, lengthof(events),
+						 PG_WAIT_EXTENSION);
 	logq_clock_look(&state->clock, GetCurrentTimestamp());
+	state->clock.idle += logq_time_stopped(before, timeout);
 	for (i = 0; i < n; i++)
 	{
 		LogqWaitSlot *slot = events[i].user_data;

@@ -54,6 +54,8 @@ PG_FUNCTION_INFO_V1(logq_server_status);
 /* what opens a breaker */
 #define MAX_FAILURES 3
 #define MAX_OVERTAKEN 3
+/* a process that wakes up so late has not just been waiting for its turn */
+#define STANDSTILL_US 100000
 /* when to probe, doubled each time */
 #define MIN_PROBE_MS 500
 #define MAX_PROBE_MS 5000
@@ -277,6 +279,15 @@ add_answer(Entry *entry, double ms, TimestampTz now)
 }
 
 /* ---------- what has been seen ---------- */
+
+/* See health.h. */
+TimestampTz
+logq_time_stopped(TimestampTz before, long asked)
+{
+	TimestampTz late = GetCurrentTimestamp() - before - asked * 1000;
+
+	return asked >= 0 && late > STANDSTILL_US ? late : 0;
+}
 
 void
 logq_health_get(const LogqServers *servers, LogqHealth *health)

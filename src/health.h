@@ -14,6 +14,11 @@
 
 /* servers of one partition at most: its primary and its replicas */
 #define LOGQ_MAX_SERVERS 16
+/*
+ * A wait for a server is never longer, ms: bytes may hide in the TLS library,
+ * and whoever stands still has to notice (see logq_time_stopped).
+ */
+#define LOGQ_MAX_WAIT_MS 1000L
 /* longest "host:port" that health is kept of */
 #define LOGQ_ADDRESS_LEN 256
 
@@ -122,6 +127,14 @@ extern void logq_health_get(const LogqServers *servers, LogqHealth *health);
 /* a request goes to a server (extra: beside another one) */
 extern void logq_health_asked(const LogqServers *servers, int server,
 							  bool extra);
+/*
+ * A wait began at "before" and was to end after "asked" ms, or only by an event
+ * if -1: us that this process, or the machine, has stood still meanwhile, or
+ * that its clock was put forward.  Others are not to blame for it: what they
+ * have to meet is put off.
+ */
+extern TimestampTz logq_time_stopped(TimestampTz before, long asked);
+
 /*
  * Its first result has come: after so many ms over a connection that had
  * answered before, or so many with connecting.  Either may be -1.

@@ -214,7 +214,7 @@ extern char *logq_databases;
 typedef struct LogqPartition LogqPartition;
 typedef struct LogqSegment LogqSegment;
 
-/* ---------- connections, in conn.c ---------- */
+/* ---------- connections, in conn.c and command.c ---------- */
 
 typedef enum LogqConnState
 {
@@ -280,13 +280,18 @@ extern LogqConn *logq_conn_acquire_server(Oid serverid, Oid userid,
 										  const struct LogqServer *at,
 										  LogqAcquire how);
 /*
+ * Like logq_conn_acquire, for those who may wait: one that was used before is
+ * asked whether somebody answers, and exchanged if not.
+ */
+extern LogqConn *logq_conn_acquire_tested(Oid serverid, Oid userid);
+/*
  * To the primary, over its pooler if it has one, for one of the connections
  * that were reserved: see admission.h.
  */
 extern LogqConn *logq_conn_acquire_reserved(Oid serverid, Oid userid,
 											bool fresh);
 /*
- * The same on a place that was reserved if one is not in use at the moment,
+ * Tested, too; on a place that was reserved if one is not in use at the moment,
  * else like logq_conn_acquire: for what a writer does before it writes.
  */
 extern LogqConn *logq_conn_acquire_beside(Oid serverid, Oid userid);
@@ -329,6 +334,8 @@ extern void logq_conn_wait_ready(LogqConn *conn);	/* connected and idle */
 extern void logq_conn_send(LogqConn *conn, const char *sql);	/* any SQL */
 extern bool logq_conn_try_send(LogqConn *conn, const char *sql);	/* or false */
 extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
+/* does somebody answer on an idle connection?  false: it is of no use */
+extern bool logq_conn_answers(LogqConn *conn);
 extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */
 /* the last result of sql (several statements are fine); errors reported */
 extern PGresult *logq_conn_exec(LogqConn *conn, const char *sql);

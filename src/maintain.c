@@ -106,7 +106,7 @@ exec_on_partition(LogqPartition *part, const char *sql)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" does not exist", part->name),
 				 errhint("Create it, or forget the partition with logq.remove_partition().")));
-	conn = logq_conn_acquire(part->serverid, GetUserId(), false);
+	conn = logq_conn_acquire_tested(part->serverid, GetUserId());
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);

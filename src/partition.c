@@ -336,7 +336,7 @@ static int32
 join_partition(ForeignServer *server, int32 wanted, const char *interval,
 			   bool *same_locale)
 {
-	LogqConn   *conn = logq_conn_acquire(server->serverid, GetUserId(), false);
+	LogqConn   *conn = logq_conn_acquire_tested(server->serverid, GetUserId());
 	volatile int32 number = 0;
 
 	PG_TRY();
@@ -497,7 +497,7 @@ Datum
 logq_upgrade_store(PG_FUNCTION_ARGS)
 {
 	ForeignServer *server = partition_server(NameStr(*PG_GETARG_NAME(0)));
-	LogqConn   *conn = logq_conn_acquire(server->serverid, GetUserId(), false);
+	LogqConn   *conn = logq_conn_acquire_tested(server->serverid, GetUserId());
 	volatile int format = 0;
 
 	PG_TRY();
@@ -581,7 +581,7 @@ count_rows(Oid serverid)
 	if (conn != NULL)
 		return remote_value(conn, STATUS_SQL);
 
-	conn = logq_conn_acquire(serverid, GetUserId(), false);
+	conn = logq_conn_acquire_tested(serverid, GetUserId());
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);

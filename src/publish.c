@@ -139,7 +139,7 @@ refresh_partition(LogqPartition *part)
 						part->name, part->number),
 				 errhint("Create the server again, or run SELECT logq.remove_partition(%s, true).",
 						 quote_literal_cstr(part->name))));
-	conn = logq_conn_acquire(part->serverid, GetUserId(), false);
+	conn = logq_conn_acquire_tested(part->serverid, GetUserId());
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);

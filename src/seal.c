@@ -618,7 +618,7 @@ seal_partition(ReturnSetInfo *rsinfo, LogqPartition *part,
 						part->name),
 				 errhint("Create it again, or run SELECT logq.remove_partition(%s, true).",
 						 quote_literal_cstr(part->name))));
-	conn = logq_conn_acquire(part->serverid, GetUserId(), false);
+	conn = logq_conn_acquire_tested(part->serverid, GetUserId());
 	PG_TRY();
 	{
 		logq_conn_wait_ready(conn);

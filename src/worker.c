@@ -594,6 +594,24 @@ collect(Watch *w)
 }
 
 /*
+ * Give all partitions so much more time.
+ */
+static void
+put_off_deadlines(TimestampTz by)
+{
+	ListCell   *lc;
+
+	foreach(lc, watches)
+	{
+		Watch	   *w = lfirst(lc);
+
+		w->answer_by += by;
+		if (w->phase == WATCH_CONNECTING)
+			w->conn->connect_deadline += by;
+	}
+}
+
+/*
  * Do something for a partition that the loop has to wait for.  Others did
  * not get a hearing meanwhile, so it does not count against them.
  */
@@ -601,9 +619,7 @@ static ErrorData *
 stand_still(void (*function) (void *arg), Watch *w, const char *what)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz took;
 	ErrorData  *edata;
-	ListCell   *lc;
 
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("%s partition \"%s\"", what,
@@ -611,15 +627,7 @@ stand_still(void (*function) (void *arg), Watch *w, const char *what)
 	edata = logq_worker_transaction(function, w, round_cxt);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
-	took = GetCurrentTimestamp() - start;
-	foreach(lc, watches)
-	{
-		Watch	   *other = lfirst(lc);
-
-		other->answer_by += took;
-		if (other->phase == WATCH_CONNECTING)
-			other->conn->connect_deadline += took;
-	}
+	put_off_deadlines(GetCurrentTimestamp() - start);
 	return edata;
 }
 
@@ -955,6 +963,7 @@ static void
 wait_for_events(TimestampTz until)
 {
 	WaitEvent  *occurred;
+	TimestampTz before;
 	long		timeout;
 	ListCell   *lc;
 	int			n = list_length(watches) + 2;
@@ -992,8 +1001,10 @@ wait_for_events(TimestampTz until)
 	}
 
 	timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	before = GetCurrentTimestamp();
 	occurred = palloc(n * sizeof(WaitEvent));
 	n = WaitEventSetWait(wait_set, timeout, occurred, n, PG_WAIT_EXTENSION);
+	put_off_deadlines(logq_time_stopped(before, timeout));
 	for (i = 0; i < n; i++)
 	{
 		if (occurred[i].events & WL_LATCH_SET)

@@ -11,7 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/../perl";
 
 use LogqFaults;
-use LogqProcess qw(freeze thaw kill_postmaster start_server);
+use LogqProcess qw(freeze freeze_processes thaw thaw_all kill_postmaster start_server);
 use LogqProxy;
 use LogqTest;
 use Test::More;
@@ -226,6 +226,60 @@ foreach my $name (qw(desc unordered aggregate cursor))
 	cmp_ok(time - $start, '>', 0.6, 'slow: longer than a partition may be silent');
 	is(LogqFaults::last_query($s)->{retried}, 0, 'slow: asked once');
 	$proxy->clear;
+	$s->quit;
+}
+
+# ---------- who stands still ----------
+
+# As a machine does that is moved to another host: the partition is not to
+# blame, and has the rest of its time after that
+my $new = sub { $proxy->close_all; $proxy->stall(0, on => 'each'); };
+my $insert = "BEGIN; INSERT INTO logq.logs (ts, level, partition) VALUES ('2024-06-01 01:30+00', 'STILL', 'p2'); ROLLBACK";
+
+foreach my $case (
+	[ 'the first byte', sub { $proxy->stall(0, on => 'all'); } ],
+	[ 'connecting', $new ],
+	[ 'connecting to write', $new, $insert ])
+{
+	my ($what, $break, $sql) = @$case;
+	my $s = $c->session;
+	my $start;
+
+	settings($s, partition_timeout => '2s', connect_timeout => '2s');
+	LogqFaults::same($s, $all, "standstill, $what: before");
+	is($s->query($insert), '', "standstill, $what: writes");
+	$break->();
+	$start = time;
+	$s->send($sql // LogqFaults::on_table($all, 'logq.logs'));
+	LogqTest::poll_ok(sub {
+			return $c->sql("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $s->{pid}") eq 't'; },
+		"standstill, $what: it waits", 2);
+	freeze_processes($s->{pid});
+	LogqTest::poll(sub { return time > $start + 3.5; });
+	thaw_all();
+	# by now it has looked at the clock
+	LogqTest::poll(sub { return time > $start + 3.7; });
+	$proxy->clear;
+	is($sql ? $s->wait(20) :
+		LogqFaults::difference($all, LogqFaults::right($s, $all), $s->wait(20) // 'no answer'),
+		'', "standstill, $what: goes on");
+	is(LogqFaults::breaker($c, $proxy), 'closed', "standstill, $what: nobody is to blame");
+	LogqFaults::assert_clean($c, "standstill, $what", $s);
+	$s->quit;
+}
+
+# ---------- who has died unnoticed ----------
+
+# As behind a firewall that forgets: it turns out when a connection is used again
+foreach my $sql ($insert, "SELECT count(*) FROM logq.seal('p2', before => '2000-01-01')",
+	"SELECT logq.set_retention(NULL, 'p2')")
+{
+	my $s = $c->session;
+	my $answer = $s->query($sql);
+
+	unlike($answer, qr/ERROR/, "died unnoticed: $sql");
+	$proxy->cut(1, on => 'all');
+	is($s->query($sql), $answer, 'the next one connects again');
 	$s->quit;
 }
 

@@ -145,10 +145,10 @@ is($c->sql('SELECT count(*) FROM logq.slow_queries'), 0, 'none was slow');
 	my $last = 'SELECT query FROM logq.slow_queries LIMIT 1';
 
 	$s->query('SET logq.slow_query_ms = 0');
-	$s->query("/* a comment */ $count");
+	$s->query("$count /* a comment */");
 	is($s->query('SELECT role, database, total_ms >= first_row_ms, failed, partial, partitions_asked, partitions_pruned, '
 			  . 'segments_asked, segments_cached, segments_pruned, bytes > 0, query FROM logq.slow_queries'),
-		join('|', $c->sql('SELECT current_user'), 'logs', 't', 'f', 'f', 3, 0, 9, 0, 0, 't', "/* a comment */ $count"),
+		join('|', $c->sql('SELECT current_user'), 'logs', 't', 'f', 'f', 3, 0, 9, 0, 0, 't', "$count /* a comment */"),
 		'one that was');
 	$s->query("SELECT 'p4ssword' AS other \\; \n\t$count \\; SELECT 2");
 	is($s->query($last), $count, 'only the statement itself, not others of its message');

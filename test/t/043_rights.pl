@@ -454,7 +454,8 @@ $c->sql(join '', map { "DROP USER MAPPING FOR logq_reader SERVER $_;" } $c->name
 	$r = $c->try('CREATE EXTENSION logq', node => $other, db => 'postgres');
 	like($r->{err}, qr/WARNING: .*role "logq_writer" was there before[\s\S]*NOLOGIN/, 'one that can log in is pointed out');
 	like($r->{err}, qr/WARNING: .*role "logq_worker" was there before, and is a superuser/, 'and a worker\'s that is a superuser');
-	unlike($r->{err}, qr/ERROR|logq_reader|logq_admin/, 'the others are fine');
+	# what stands in the context differs by version
+	unlike(join("\n", grep { /WARNING|ERROR/ } split /\n/, $r->{err}), qr/ERROR|logq_reader|logq_admin/, 'the others are fine');
 	is($other->safe_psql('postgres', "SELECT has_table_privilege('logq_writer', 'logq.logs', 'INSERT') AND NOT has_table_privilege('logq_writer', 'logq.logs', 'SELECT')"),
 		't', 'and has its rights');
 	$other->stop;
