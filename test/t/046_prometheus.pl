@@ -85,6 +85,9 @@ $c->sql("SET logq.route_by = 'round_robin'; INSERT INTO logq.logs (ts, level, se
 is($c->sql("SELECT count(*) FROM logq.logs WHERE service = 's'"), 600, 'there are rows');
 LogqTest::poll_ok(sub { return $c->sql('SELECT sum(rows) FROM logq.stat_ingest') eq '20'; }, 'Kafka is taken in');
 LogqTest::poll_ok(sub { return $c->sql('SELECT min(sealed_segments) > 0 AND sum(sealing_due) = 0 FROM logq.stat_segments') eq 't'; }, 'what is over is sealed');
+# an hour that ends meanwhile is not to be sealed, which a partition that is down
+# would be behind with
+$c->setting('logq.seal_after', '30d');
 
 # the role as it is made there
 command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('logs'), '-f', "$folder/role.sql" ], 'the role is made');
