@@ -482,7 +482,7 @@ sub remote_activity
 		foreach my $n (@nodes)
 		{
 			my $out = $n->[1]->safe_psql('logs', <<'SQL');
-SELECT pid, state, coalesce(wait_event, '-'), left(query, 200)
+SELECT pid, state, coalesce(wait_event, '-'), left(query, 1000)
 FROM pg_stat_activity WHERE usename = 'logq' AND state <> 'idle'
 SQL
 			push @lines, map { "$n->[0]: $_" } grep { $_ ne '' } split /\n/, $out;

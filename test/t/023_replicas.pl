@@ -527,7 +527,7 @@ SQL
 	# whoever is quicker is asked: the other one is not
 	$q3->delay(30);
 	$s->query("SET logq.read_from = 'replica'");
-	LogqTest::poll(sub { time_of($s, $limit); return LogqFaults::breaker($c, $q2) ne 'closed'; }, 20);
+	LogqTest::poll(sub { time_of($s, $limit); return LogqFaults::breaker($c, $q2) ne 'closed'; }, 60);
 	isnt(LogqFaults::breaker($c, $q2), 'closed', 'a replica is down');
 	$s->query('RESET logq.read_from');
 	$q3->clear;
