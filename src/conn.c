@@ -641,7 +641,12 @@ logq_conn_setup_sql(LogqConn *conn)
 	}
 	resetStringInfo(&setup);
 	if (conn->number > 0)
+	{
+		/* ends the clock of a timeout that was left there */
+		if (conn->pooled)
+			appendStringInfoString(&setup, "SET LOCAL statement_timeout = '0'; ");
 		logq_append_store_check(&setup, conn->number);
+	}
 	if (conn->pooled)
 		appendStringInfoString(&setup, logq_conn_transaction_sql(conn));
 	else if (knows_peer_check(conn))

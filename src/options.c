@@ -49,6 +49,7 @@
  * table of 342 segments took 20 s.
  */
 #define SESSION_SETTINGS(setting) \
+	setting("statement_timeout", "0") \
 	setting("search_path", "pg_catalog") \
 	setting("timezone", "UTC") \
 	setting("datestyle", "ISO") \
@@ -60,7 +61,6 @@
 	setting("transform_null_equals", "off") \
 	setting("gin_fuzzy_search_limit", "0") \
 	setting("jit", "off") \
-	setting("statement_timeout", "0") \
 	setting("lock_timeout", "0") \
 	setting("idle_in_transaction_session_timeout", "0")
 

@@ -78,9 +78,10 @@ sub taken
 sub caught_up
 {
 	my ($topic, $seconds) = @_;
-	my $ends = ends($topic);
+	my $ends;
 
-	return LogqTest::poll(sub { return taken($topic) eq $ends; }, $seconds)
+	# the end of a transaction becomes known a little later
+	return LogqTest::poll(sub { return taken($topic) eq ($ends = ends($topic)); }, $seconds)
 	  || (diag("topic $topic ends at $ends, taken: " . taken($topic) . ', state '
 		. $s->query("SELECT DISTINCT state, pid, last_error FROM logq.stat_ingest WHERE topic = '$topic'")),
 		0);
