@@ -210,10 +210,10 @@ SET intervalstyle = 'iso_8601';
 SET extra_float_digits = -15;
 SET standard_conforming_strings = off;
 SET transform_null_equals = on;
-SET statement_timeout = '20ms';
 SET lock_timeout = '1ms';
 SET default_transaction_read_only = on;
 SET default_transaction_isolation = serializable;
+SET statement_timeout = '20ms';
 SQL
 	is($plain->({}, 'SHOW search_path; SHOW statement_timeout'), "nosuch\n20ms",
 		'a client leaves settings on the connection');
