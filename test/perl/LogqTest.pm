@@ -40,6 +40,30 @@ use Time::HiRes qw(time usleep);
 our $password = q{pass%word's-72c1};
 our $poll_seconds = 60;
 
+# A psql that cannot connect may have gone before it is written to, of which
+# IPC::Run dies: whoever polls a server that is starting again would die with it.
+# Nothing was done, so it is tried once more.
+{
+	my $psql = \&PostgreSQL::Test::Cluster::psql;
+	my $tries = 50;
+
+	no warnings 'redefine';
+	*PostgreSQL::Test::Cluster::psql = sub {
+		my $list = wantarray;
+		my @r;
+
+		for my $try (1 .. $tries)
+		{
+			return $list ? @r : $r[0] if eval {
+				@r = $list ? $psql->(@_) : scalar $psql->(@_);
+				1;
+			};
+			die $@ if $@ !~ /Broken pipe/ || $try == $tries;
+			usleep(20_000);
+		}
+	};
+}
+
 # An SQL literal
 sub lit
 {
