@@ -176,7 +176,7 @@ well('the right is there');
 	$c->sql("INSERT INTO logq.logs (ts, message, partition) VALUES (now() - interval '20 hours', 'old', 'p1')");
 	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS (SET user 'only_reads', SET password 'reads-8')");
 	$c->setting('logq.seal_after', '0');
-	only('sealing p1', '1 open segments should have been sealed, .*the last attempt failed: partition "p1": permission denied', 'must own the store',
+	only('sealing p1', '[1-9] open segments should have been sealed, .*the last attempt failed: partition "p1": permission denied', 'must own the store',
 		'it cannot seal either', sub { });
 	$c->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER p1 OPTIONS $write");
 	well('it may write again');
