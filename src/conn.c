@@ -428,8 +428,9 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
  * a round trip.  For those who may wait.
  */
 static LogqConn *
-exchange_if_dead(LogqConn *conn, Oid serverid, Oid userid, Place place)
+exchange_if_dead(LogqConn *pooled, Oid serverid, Oid userid, Place place)
 {
+	LogqConn   *volatile conn = pooled;
 	bool		answers;
 
 	if (!conn->reused)
