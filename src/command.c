@@ -107,44 +107,49 @@ logq_conn_get_result(LogqConn *conn)
 }
 
 /*
+ * Wait until PQgetResult does not block: a result is there, or the connection
+ * is lost, which does not throw here.
+ */
+void
+logq_conn_await_result(LogqConn *conn)
+{
+	for (;;)
+	{
+		int			unsent = PQflush(conn->pg);
+
+		if (unsent < 0 || (unsent == 0 && !PQisBusy(conn->pg)))
+			return;
+		(void) logq_conn_wait(conn, WL_SOCKET_READABLE |
+							  (unsent ? WL_SOCKET_WRITEABLE : 0), 0);
+		if (PQconsumeInput(conn->pg) == 0)
+			return;
+	}
+}
+
+/*
  * Does somebody answer on an idle connection?  Also false when the answer is
  * an error, as from another partition's store: who then connects hears it.
  */
 bool
 logq_conn_answers(LogqConn *conn)
 {
+	bool		good = logq_conn_try_send(conn, "");
 	PGresult   *res;
-	bool		good = true;
 
-	if (!logq_conn_try_send(conn, ""))
+	if (!good)
 		return false;
 	for (;;)
 	{
-		int			unsent = PQflush(conn->pg);
-
-		if (unsent < 0)
-			break;
-		if (unsent > 0 || PQisBusy(conn->pg))
-		{
-			(void) logq_conn_wait(conn, WL_SOCKET_READABLE |
-								  (unsent ? WL_SOCKET_WRITEABLE : 0), 0);
-			if (PQconsumeInput(conn->pg) == 0)
-				break;
-			continue;
-		}
+		logq_conn_await_result(conn);
 		res = PQgetResult(conn->pg);
 		if (res == NULL)
-		{
-			if (!good || PQstatus(conn->pg) != CONNECTION_OK)
-				break;
-			conn->state = LOGQ_CONN_IDLE;
-			return true;
-		}
+			break;
 		good = good && PQresultStatus(res) != PGRES_FATAL_ERROR;
 		PQclear(res);
 	}
-	conn->state = LOGQ_CONN_BROKEN;
-	return false;
+	good = good && PQstatus(conn->pg) == CONNECTION_OK;
+	conn->state = good ? LOGQ_CONN_IDLE : LOGQ_CONN_BROKEN;
+	return good;
 }
 
 /*

@@ -682,15 +682,15 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 	{
 		long		timeout = -1;
 		int			flags = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (int) events;
-		TimestampTz before;
+		TimestampTz before = 0;
 		TimestampTz stopped;
 		int			rc;
 
 		CHECK_FOR_INTERRUPTS();
 		if (deadline != 0)
 		{
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													  deadline);
+			before = GetCurrentTimestamp();
+			timeout = TimestampDifferenceMilliseconds(before, deadline);
 			if (timeout <= 0 && impatient)
 			{
 				conn->state = LOGQ_CONN_BROKEN;
@@ -704,7 +704,6 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 			timeout = Min(timeout, LOGQ_MAX_WAIT_MS);
 			flags |= WL_TIMEOUT;
 		}
-		before = GetCurrentTimestamp();
 		rc = WaitLatchOrSocket(MyLatch, flags, logq_conn_socket(conn), timeout,
 							   PG_WAIT_EXTENSION);
 		stopped = logq_time_stopped(before, timeout);

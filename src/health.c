@@ -284,9 +284,12 @@ add_answer(Entry *entry, double ms, TimestampTz now)
 TimestampTz
 logq_time_stopped(TimestampTz before, long asked)
 {
-	TimestampTz late = GetCurrentTimestamp() - before - asked * 1000;
+	TimestampTz late;
 
-	return asked >= 0 && late > STANDSTILL_US ? late : 0;
+	if (asked < 0)
+		return 0;
+	late = GetCurrentTimestamp() - before - asked * 1000;
+	return late > STANDSTILL_US ? late : 0;
 }
 
 void

@@ -334,6 +334,8 @@ extern void logq_conn_wait_ready(LogqConn *conn);	/* connected and idle */
 extern void logq_conn_send(LogqConn *conn, const char *sql);	/* any SQL */
 extern bool logq_conn_try_send(LogqConn *conn, const char *sql);	/* or false */
 extern void logq_conn_flush(LogqConn *conn);	/* until all is sent */
+/* until PQgetResult does not block; does not throw when the connection is lost */
+extern void logq_conn_await_result(LogqConn *conn);
 /* does somebody answer on an idle connection?  false: it is of no use */
 extern bool logq_conn_answers(LogqConn *conn);
 extern PGresult *logq_conn_get_result(LogqConn *conn);	/* NULL: idle again */

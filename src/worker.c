@@ -1000,8 +1000,8 @@ wait_for_events(TimestampTz until)
 		}
 	}
 
-	timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 	before = GetCurrentTimestamp();
+	timeout = TimestampDifferenceMilliseconds(before, until);
 	occurred = palloc(n * sizeof(WaitEvent));
 	n = WaitEventSetWait(wait_set, timeout, occurred, n, PG_WAIT_EXTENSION);
 	put_off_deadlines(logq_time_stopped(before, timeout));

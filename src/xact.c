@@ -247,18 +247,7 @@ collect_command(WriteXact *wx)
 
 	for (;;)
 	{
-		for (;;)
-		{
-			int			unsent = PQflush(conn->pg);
-
-			if (unsent < 0 || (unsent == 0 && !PQisBusy(conn->pg)))
-				break;
-			(void) logq_conn_wait(conn, WL_SOCKET_READABLE |
-								  (unsent ? WL_SOCKET_WRITEABLE : 0), 0);
-			if (PQconsumeInput(conn->pg) == 0)
-				break;
-		}
-		/* does not block, not even on a lost connection */
+		logq_conn_await_result(conn);
 		res = PQgetResult(conn->pg);
 		if (res == NULL)
 			break;

@@ -401,6 +401,29 @@ sub setting
 	return;
 }
 
+# Test: what is over is sealed.  From then on nothing is: with an hour that ends
+# meanwhile, a partition that is down would be behind.
+sub sealed_and_no_more
+{
+	my ($self) = @_;
+	my $n = () = $self->names;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	poll_ok(sub {
+		return $self->sql("SELECT count(DISTINCT partition) = $n AND bool_and(state = 'sealed') FROM logq.segments WHERE upper < now()") eq 't';
+	}, 'what is over is sealed');
+	$self->setting('logq.seal_after', '30d');
+	return;
+}
+
+# How many segments of a partition are over and open
+sub due
+{
+	my ($self, $name) = @_;
+
+	return $self->on($name, "SELECT count(*) FROM logq_store.segment WHERE state = 'open' AND upper <= now()");
+}
+
 # Run SQL that may fail, on the coordinator.  Returns a hash: out, err, state
 # (SQLSTATE of the first error, '' for none), message (its primary message).
 # Options: user, db, node, env (of libpq; a hash).
