@@ -574,6 +574,8 @@ sub session
 #	$s->query($sql)			output, errors included
 #	$s->send($sql)			does not wait; then
 #	$s->wait($seconds)		output, or undef when it takes longer
+#	$s->blocks($user)		waits until somebody waits for a lock it has
+#	$s->is_blocked			waits until it waits for a lock itself
 # ---------------------------------------------------------------------
 
 package LogqTest::Session;
@@ -635,13 +637,17 @@ sub wait
 	$self->{timer}->start($seconds // 120);
 	until ($self->{out} =~ $end && $self->{err} =~ $end)
 	{
-		return undef if $self->{timer}->is_expired;
+		last if $self->{timer}->is_expired;
 		if (!eval { $self->{run}->pump; 1 } || !$self->{run}->pumpable)
 		{
 			$dead = 1;
 			last;
 		}
 	}
+	# when one runs out between two questions, the next is not sent
+	my $late = $self->{timer}->is_expired;
+	$self->{timer}->reset;
+	return undef if $late;
 	($out, $err) = ($self->{out}, $self->{err});
 	s/$end.*//s foreach $out, $err;
 	$out .= $err;
@@ -658,6 +664,39 @@ sub query
 	$self->send($sql);
 	return $self->wait($seconds)
 	  // die "no answer within the time: $sql";
+}
+
+# Wait until somebody (of a name) waits for this session.  Not for just any
+# lock: who builds an index waits for all snapshots, that of the one who looks
+# included.
+sub blocks
+{
+	my ($self, $user) = @_;
+	my $whose = $user ? "usename = '$user' AND" : '';
+
+	return $self->until(sprintf(<<'SQL', $whose, $self->{pid}));
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE %s wait_event_type = 'Lock' AND %d = ANY (pg_blocking_pids(pid))
+SQL
+}
+
+# Wait until this session waits for a lock
+sub is_blocked
+{
+	my ($self) = @_;
+
+	return $self->until(sprintf(<<'SQL', $self->{pid}));
+SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %d
+SQL
+}
+
+# Wait until a query says so to somebody else at the same server
+sub until
+{
+	my ($self, $sql) = @_;
+
+	return LogqTest::poll(sub {
+			$self->{node}->safe_psql('postgres', $sql) eq 't'; });
 }
 
 # Process id of psql itself

@@ -156,17 +156,21 @@ sub exact
 	return;
 }
 
-# Wait until so many of logq's backends (of others, with a name) wait for a lock
+# Wait until logq waits for a session
+sub blocked_by
+{
+	my ($session) = @_;
+
+	$session->blocks('logq') or die 'logq does not wait for the session';
+	return;
+}
+
+# Wait until a session waits
 sub blocked
 {
-	my ($user, $n) = @_;
-	my $r;
+	my ($session) = @_;
 
-	$user //= 'logq';
-	$n //= 1;
-	$r = LogqTest::poll(sub {
-			$c->on('p1', "SELECT count(*) >= $n FROM pg_stat_activity WHERE usename = '$user' AND wait_event_type = 'Lock'") eq 't'; });
-	die "nobody of $user waits for a lock" unless $r;
+	$session->is_blocked or die 'the session does not wait for a lock';
 	return;
 }
 
@@ -384,7 +388,7 @@ foreach my $case (
 
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	is($c->on('p1', "SELECT state, sealing IS NOT NULL FROM logq_store.segment WHERE name = '$seg'"), 'open|t',
 		"$name after the reading: it is being sealed");
 	is($writer->query($sql->($seg)), '', "$name after the reading: is not held up");
@@ -400,7 +404,7 @@ foreach my $case (
 
 	$lock->query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT version IS NULL FROM logq_store.catalog_version");
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	is($writer->query(late_row($seg)), '', 'a write while an index is built');
 	$lock->query('COMMIT');
 	is($sealer->wait, "p1|$seg|21", 'is known');
@@ -411,7 +415,7 @@ foreach my $case (
 	$seg = segment(rows(20));
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	$writer->query('BEGIN; ' . late_row($seg) . '; ROLLBACK');
 	$lock->query('COMMIT');
 	is($sealer->wait, "p1|$seg|20", 'a write that is rolled back');
@@ -422,7 +426,7 @@ foreach my $case (
 	$seg = segment(rows(20));
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	$writer->query('BEGIN; ' . late_row($seg));
 	$lock->query('COMMIT');
 	is($sealer->wait, "p1|$seg|20", 'a writer who is not done does not hold up the sealing');
@@ -437,9 +441,9 @@ foreach my $case (
 	$seg = segment(rows(20));
 	$lock->query($hold_version);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	$writer->send(late_row($seg));
-	blocked('postgres');
+	blocked($writer);
 	$lock->query('COMMIT');
 	is($writer->wait, '', 'a writer at the same time as the end');
 	like($sealer->wait, qr/^p1\|$seg\|2[01]$/, 'is before or after it');
@@ -457,11 +461,11 @@ foreach my $case (
 	$sealer->send(seal_sql($seg));
 	foreach my $i (1 .. 3)
 	{
-		blocked();
+		blocked_by($locks[0]);
 		is($writer->query(late_row($seg)), '', "write $i");
 		# queues behind the sealing, for its next attempt
 		$locks[1]->send($hold_filters);
-		blocked('postgres');
+		blocked($locks[1]);
 		$locks[0]->query('COMMIT');
 		$locks[1]->wait;
 		@locks = reverse @locks;
@@ -477,7 +481,7 @@ foreach my $case (
 	$seg = segment(rows(20));
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	like($c->try(seal_sql($seg))->{err}, qr/WARNING:.*"$seg" of partition "p1" was not sealed/, 'a second one who seals is told so at once');
 	$lock->query('COMMIT');
 	is($sealer->wait, "p1|$seg|20", 'the first one goes on');
@@ -511,7 +515,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$old_writer->($seg);
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	$writer->query(late_row($seg));
 	like($writer->query('COMMIT'), qr/40001/, "$level: a snapshot from before the sealing under way");
 
@@ -631,9 +635,9 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$seg = segment(rows(20));
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	$second->send("SELECT logq_store.drop_segment('$seg')");
-	blocked('postgres');
+	blocked($second);
 	$lock->query('COMMIT');
 	is($sealer->wait, "p1|$seg|20", 'no deadlock of sealing and dropping');
 	is($second->wait, 't', 'it is dropped after that');
@@ -649,7 +653,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 		$writer->query('BEGIN; ' . late_row($seg));
 		$sealer->send(seal_sql($seg));
 		LogqTest::poll(sub { beginnings($seg) > $before + 1 }) or die 'no sealing has begun';
-		is($c->on('p1', "SELECT count(*) FROM pg_locks WHERE NOT granted"), 0, "nobody waits for a lock$again");
+		is($c->on('p1', "SELECT count(*) FROM pg_stat_activity WHERE $writer->{pid} = ANY (pg_blocking_pids(pid))"), 0, "nobody waits for the writer$again");
 		is($second->query(late_row($seg), 30), '', "another writer goes on while a sealing would begin$again");
 		like($sealer->wait, qr/^WARNING:.*"$seg" of partition "p1" was not sealed/, "the sealing gives up$again");
 		$writer->query('COMMIT');
@@ -667,7 +671,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$c->on('p1', late_row($seg));
 	$lock->query($hold_filters);
 	$sealer->send(seal_sql($seg));
-	blocked();
+	blocked_by($lock);
 	is($second->query("SELECT count(*) FROM logq_store.$seg", 10), 21, 'one who comes while it is sealed reads');
 
 	# cancelled: the partition is left as if nothing had been

@@ -377,9 +377,7 @@ foreach my $order (' ORDER BY ts, id', '')
 	# neither gets further than its beginning
 	$holder->query('BEGIN; LOCK TABLE logq_store.segment IN SHARE MODE');
 	$_->send("SELECT partition, segment, rows FROM logq.seal('p1', $before)") foreach $one, $two;
-	ok(LogqTest::poll(sub {
-		return $c->on('p1', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'logq' AND wait_event_type = 'Lock'") > 0;
-	}, 20), 'two coordinators have begun to seal the same segments');
+	ok($holder->blocks('logq'), 'two coordinators have begun to seal the same segments');
 	$holder->query('COMMIT');
 	@answers = map { $_->wait(60) // 'no end' } $one, $two;
 	unlike($_, qr/ERROR|no end/, 'neither complains') foreach @answers;
@@ -604,17 +602,11 @@ SQL
 
 		# p1 answers when p2 has found out, and is still about to answer
 		my @locks = map { $c->session(node => $c->part($_)) } 'p1', 'p2';
-		my $waits = sub {
-			my ($name) = @_;
-
-			LogqTest::poll(sub { $c->on($name, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'logq' AND wait_event_type = 'Lock'") eq '1' })
-			  or die "nobody waits on $name";
-		};
 
 		$locks[0]->query('BEGIN; LOCK TABLE logq_store.log_20240801_000000');
 		$locks[1]->query('BEGIN; LOCK TABLE logq_store.log_20240801_110000');
 		$s->send($query);
-		$waits->($_) foreach 'p1', 'p2';
+		$_->blocks('logq') or die "nobody waits on $_->{node}{_name}" foreach @locks;
 		$locks[0]->query('COMMIT');
 		LogqTest::poll(sub { !$c->remote_activity('p1') }) or die 'p1 has not answered';
 		$locks[1]->query('COMMIT');

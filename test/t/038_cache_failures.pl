@@ -230,9 +230,7 @@ foreach my $name ('unordered', 'asc', 'desc', 'groups', 'large_limit')
 	warm_up($s, $q, $others, 0);
 	$dropper->query("BEGIN; SELECT logq_store.drop_segment('$segment')");
 	$s->send(LogqFaults::on_table($q, 'logq.logs'));
-	ok(LogqTest::poll(sub {
-			return $c->on('p2', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'logq' AND wait_event_type = 'Lock'") > 0;
-		}), "$name: a segment is waited for");
+	ok($dropper->blocks('logq'), "$name: a segment is waited for");
 	$dropper->query('COMMIT');
 	$answer = $s->wait(60);
 	$c->sql("DELETE FROM local_logs WHERE partition = 'p2' AND ts >= '$at' AND ts < '$at'::timestamptz + interval '1 hour'");
