@@ -277,4 +277,17 @@ extern void logq_shmem_set_facts(int32 number,
 /* false: nothing is known, and all of it is zero */
 extern bool logq_shmem_state(int32 number, LogqCatalogState *state);
 
+/*
+ * Rows, segments and format of a store, for partition.c and partitionstatus.c.
+ * Exact: sealed segments know their rows, only open ones are counted.  The
+ * LATERAL lets the partition prune all others at run time.
+ */
+#define LOGQ_STATUS_SQL \
+	"SELECT (SELECT coalesce(sum(s.rows), 0) FROM " LOGQ_STORE_SCHEMA ".segment s WHERE s.state = 'sealed')::bigint " \
+	"+ (SELECT coalesce(sum(c.n), 0) FROM " LOGQ_STORE_SCHEMA ".segment s, " \
+	"LATERAL (SELECT count(*) AS n FROM " LOGQ_STORE_SCHEMA ".log l WHERE l.ts >= s.lower AND l.ts < s.upper) c " \
+	"WHERE s.state <> 'sealed')::bigint, " \
+	"(SELECT count(*) FROM " LOGQ_STORE_SCHEMA ".segment), " \
+	"(SELECT format FROM " LOGQ_STORE_SCHEMA ".store)"
+
 #endif							/* LOGQ_CATALOG_H */

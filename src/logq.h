@@ -83,20 +83,24 @@
  * Maintenance:
  *
  *		launcher.c	starts a maintenance worker for each database
- *		worker.c	maintenance worker: polls, copies, segments ahead
+ *		worker.c	maintenance worker: its loop, and which partitions there are
+ *		watch.c		what it does for one: polls, copies, segments ahead
  *		sealer.c	sealer: retention, sealing, in a process of its own
  *		maintain.c	segments ahead, retention
  *		seal.c		sealing of a segment
  *		sealdata.c	what sealing reads and writes
  *		summary.c	rows of a segment -> its metadata (plain C)
+ *		distinct.c	distinct values of a field of a segment (plain C)
  *
  * Writing, and the rest:
  *
  *		write.c		INSERT and COPY into logq.logs: rows
  *		route.c		which partition takes a row
  *		copyin.c	the COPY to a partition, segments and ids for it
- *		xact.c		remote write transactions: commit, abort, savepoints
- *		partition.c	add_partition, remove_partition, logq.partitions
+ *		xact.c		remote write transactions: begin, and who reads over them
+ *		xactend.c	their commit, abort, savepoints
+ *		partition.c	add_partition, upgrade_store, remove_partition
+ *		partitionstatus.c	partition_status
  *		options.c	options of servers and user mappings, password rules
  *		require.c	errors of functions that are written in SQL
  *

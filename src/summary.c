@@ -16,13 +16,9 @@
  *   the levels), and are given up when they would be about as long as the
  *   segment itself.
  *
- * A filter is kept only if it pays.  It does not when
- * - it is larger than MIN_FILTER bytes and than MAX_FILTER_PER_ROW bytes a
- *   row, 1 MB for 100,000 rows: that is a tenth of what such rows take, and
- *   who probes it reads more than the rows' index would have been;
- * - it is so full that more than MAX_FALSE of what is not there gets through;
- * - it is of trace_ids that all are UUIDs of version 7 of about the segment's
- *   own time: their bounds tell segments apart.
+ * Whether a filter pays, so that it is kept, distinct.c decides, and for
+ * trace_ids this file: if they all are UUIDs of version 7 of about the
+ * segment's own time, their bounds tell segments apart.
  *
  * NULL is a value of level and service, and of nothing else.  Failure cases:
  * without memory, and with rows that are none, functions return false and
@@ -43,12 +39,7 @@
 #define MAX_ROLLUP 1000000
 #define MAX_LEVEL_BYTES (64 * 1024)
 #define MAX_SERVICE_BYTES (1024 * 1024)
-/* when a filter pays */
-#define MIN_FILTER (64 * 1024)
-#define MAX_FILTER_PER_ROW 10
-#define MAX_FALSE 0.1
-
-/* slots that a table of hashes or a rollup begins with */
+/* slots that a rollup begins with */
 #define FIRST_SLOTS 1024
 
 #define USECS_PER_MINUTE INT64_C(60000000)
@@ -58,8 +49,8 @@
 /*
  * Note why something failed.
  */
-static bool
-fail(LogqSummary *sum, const char *error)
+bool
+logq_summary_fail(LogqSummary *sum, const char *error)
 {
 	sum->error = error;
 	return false;
@@ -195,254 +186,6 @@ dict_sort(LogqDict *dict)
 	}
 }
 
-/* ---------- distinct values of a field ---------- */
-
-/*
- * Bytes of a table with so many slots.
- */
-static size_t
-distinct_bytes(const LogqDistinct *set, size_t nslots)
-{
-	return nslots * (sizeof(uint64_t) +
-					 (set->counted ? sizeof(uint32_t) : 0));
-}
-
-/*
- * Free the table.
- */
-static void
-distinct_free_table(LogqSummary *sum, LogqDistinct *set)
-{
-	sum->memory -= distinct_bytes(set, set->nslots);
-	free(set->hashes);
-	free(set->counts);
-	set->hashes = NULL;
-	set->counts = NULL;
-	set->nslots = 0;
-}
-
-/*
- * Add all that the table has to the filter and the sketch, those that are
- * there.
- */
-static void
-distinct_pour(LogqDistinct *set)
-{
-	size_t		i;
-
-	if (set->has_zero)
-	{
-		if (set->filter != NULL)
-			logq_bloom_add(set->filter, 0);
-		if (set->sketch != NULL)
-			logq_sketch_add(set->sketch, 0, set->zero_count);
-	}
-	for (i = 0; i < set->nslots; i++)
-	{
-		if (set->hashes[i] == 0)
-			continue;
-		if (set->filter != NULL)
-			logq_bloom_add(set->filter, set->hashes[i]);
-		if (set->sketch != NULL)
-			logq_sketch_add(set->sketch, set->hashes[i], set->counts[i]);
-	}
-}
-
-/*
- * Make an empty filter and, if it is wanted, a sketch.
- */
-static bool
-distinct_make(LogqDistinct *set, bool with_filter, int log2_blocks,
-			  uint64_t nvalues)
-{
-	if (with_filter)
-	{
-		set->filter_size = logq_bloom_size(log2_blocks);
-		set->filter = malloc(set->filter_size);
-		if (set->filter == NULL)
-			return false;
-		logq_bloom_init(set->filter, log2_blocks, nvalues);
-	}
-	if (set->counted)
-	{
-		int			log2_width = logq_sketch_log2_width(nvalues);
-
-		set->sketch_size = logq_sketch_size(log2_width);
-		set->sketch = malloc(set->sketch_size);
-		if (set->sketch == NULL)
-			return false;
-		logq_sketch_init(set->sketch, log2_width);
-	}
-	return true;
-}
-
-/*
- * Make the table larger, or, when it must not be, go over to the filter.
- */
-static bool
-distinct_grow(LogqSummary *sum, LogqDistinct *set)
-{
-	LogqDistinct old = *set;
-	size_t		nslots = old.nslots > 0 ? old.nslots * 2 : FIRST_SLOTS;
-	size_t		mask = nslots - 1;
-	size_t		i;
-
-	if (set->nvalues >= sum->max_distinct ||
-		sum->memory + distinct_bytes(set, nslots) > sum->max_memory)
-	{
-		if (!distinct_make(set, true, LOGQ_BLOOM_MAX_LOG2, UINT64_MAX))
-			return fail(sum, "out of memory");
-		distinct_pour(set);
-		distinct_free_table(sum, set);
-		set->direct = true;
-		return true;
-	}
-
-	set->hashes = calloc(nslots, sizeof(uint64_t));
-	if (set->counted)
-		set->counts = malloc(nslots * sizeof(uint32_t));
-	if (set->hashes == NULL || (set->counted && set->counts == NULL))
-	{
-		free(set->hashes);
-		free(set->counts);
-		*set = old;
-		return fail(sum, "out of memory");
-	}
-	for (i = 0; i < old.nslots; i++)
-	{
-		uint64_t	hash = old.hashes[i];
-		size_t		slot = hash & mask;
-
-		if (hash == 0)
-			continue;
-		while (set->hashes[slot] != 0)
-			slot = (slot + 1) & mask;
-		set->hashes[slot] = hash;
-		if (set->counted)
-			set->counts[slot] = old.counts[i];
-	}
-	set->nslots = nslots;
-	sum->memory += distinct_bytes(set, nslots);
-	distinct_free_table(sum, &old);
-	return true;
-}
-
-/*
- * Take rows of a value.
- */
-static bool
-distinct_add(LogqSummary *sum, LogqDistinct *set, uint64_t hash,
-			 uint64_t count)
-{
-	size_t		slot;
-
-	if (!set->direct &&
-		(set->nvalues >= set->nslots / 4 * 3 ||
-		 set->nvalues >= sum->max_distinct))
-	{
-		/* one that is known does not need the room, but that is rare */
-		if (!distinct_grow(sum, set))
-			return false;
-	}
-
-	if (set->direct)
-	{
-		if (!logq_bloom_test(set->filter, hash))
-		{
-			set->nvalues++;
-			logq_bloom_add(set->filter, hash);
-		}
-		if (set->counted)
-			logq_sketch_add(set->sketch, hash, count);
-		return true;
-	}
-
-	if (hash == 0)
-	{
-		if (!set->has_zero)
-			set->nvalues++;
-		set->has_zero = true;
-		set->zero_count += (uint32_t) count;
-		return true;
-	}
-	slot = hash & (set->nslots - 1);
-	while (set->hashes[slot] != hash)
-	{
-		if (set->hashes[slot] == 0)
-		{
-			set->hashes[slot] = hash;
-			if (set->counted)
-				set->counts[slot] = 0;
-			set->nvalues++;
-			break;
-		}
-		slot = (slot + 1) & (set->nslots - 1);
-	}
-	if (set->counted)
-		set->counts[slot] += (uint32_t) count;
-	return true;
-}
-
-/*
- * Make the filter and the sketch from what has been taken.
- */
-static bool
-distinct_finish(LogqSummary *sum, LogqDistinct *set, bool wanted)
-{
-	int			log2_blocks;
-	size_t		size;
-	bool		pays;
-
-	if (!set->used)
-		return true;
-	log2_blocks = set->direct ? LOGQ_BLOOM_MAX_LOG2 :
-		logq_bloom_log2_blocks(set->nvalues);
-	size = logq_bloom_size(log2_blocks);
-	pays = wanted &&
-		(size <= MIN_FILTER + LOGQ_BLOOM_HEADER ||
-		 size / MAX_FILTER_PER_ROW <= (uint64_t) sum->rows) &&
-		logq_bloom_fpp(log2_blocks, set->nvalues) <= MAX_FALSE;
-
-	if (!set->direct)
-	{
-		if (!distinct_make(set, pays, log2_blocks, set->nvalues))
-			return fail(sum, "out of memory");
-		distinct_pour(set);
-		distinct_free_table(sum, set);
-	}
-	else if (pays)
-	{
-		/* now its header can tell how many values it has */
-		uint8_t    *filter = malloc(size);
-
-		if (filter == NULL)
-			return fail(sum, "out of memory");
-		logq_bloom_init(filter, log2_blocks, set->nvalues);
-		memcpy(filter + LOGQ_BLOOM_HEADER, set->filter + LOGQ_BLOOM_HEADER,
-			   size - LOGQ_BLOOM_HEADER);
-		free(set->filter);
-		set->filter = filter;
-	}
-	else
-	{
-		free(set->filter);
-		set->filter = NULL;
-		set->filter_size = 0;
-	}
-	return true;
-}
-
-/*
- * Free all of it.
- */
-static void
-distinct_free(LogqSummary *sum, LogqDistinct *set)
-{
-	distinct_free_table(sum, set);
-	free(set->filter);
-	free(set->sketch);
-}
-
 /* ---------- rows by minute ---------- */
 
 /*
@@ -496,7 +239,7 @@ rollup_add(LogqSummary *sum, LogqRollup *rollup, uint64_t key)
 		if (rollup->entries == NULL)
 		{
 			*rollup = old;
-			return fail(sum, "out of memory");
+			return logq_summary_fail(sum, "out of memory");
 		}
 		for (i = 0; i < old.nslots; i++)
 			if (old.entries[i].key != 0)
@@ -635,7 +378,7 @@ trace_bound(LogqSummary *sum, char **bound, int *bound_len,
 	}
 	text = *bound ? *bound : malloc(LOGQ_SUMMARY_MAX_KEY + 1);
 	if (text == NULL)
-		return fail(sum, "out of memory");
+		return logq_summary_fail(sum, "out of memory");
 	memcpy(text, field->data, field->len);
 	text[field->len] = '\0';
 	*bound = text;
@@ -659,8 +402,8 @@ add_trace_id(LogqSummary *sum, const LogqField *field)
 		 !trace_bound(sum, &sum->max_trace_id, &sum->max_trace_len, field,
 					  1)))
 		return false;
-	return distinct_add(sum, &sum->trace_id,
-						logq_hash(field->data, field->len), 1);
+	return logq_distinct_values_add(sum, &sum->trace_id,
+									logq_hash(field->data, field->len), 1);
 }
 
 /* ---------- rows ---------- */
@@ -674,7 +417,8 @@ add_word(void *arg, const char *word, size_t len)
 	LogqSummary *sum = arg;
 
 	if (sum->error == NULL)
-		(void) distinct_add(sum, &sum->words, logq_hash(word, len), 1);
+		(void) logq_distinct_values_add(sum, &sum->words,
+										logq_hash(word, len), 1);
 }
 
 /*
@@ -690,9 +434,10 @@ give_up_services(LogqSummary *sum)
 	sum->service.used = true;
 	for (i = 0; i < dict->n; i++)
 		if (dict->texts[i] != NULL &&
-			!distinct_add(sum, &sum->service,
-						  logq_hash(dict->texts[i], dict->lens[i]),
-						  dict->rows[i]))
+			!logq_distinct_values_add(sum, &sum->service,
+									  logq_hash(dict->texts[i],
+												dict->lens[i]),
+									  dict->rows[i]))
 			return false;
 	dict_free(dict);
 	free(sum->service_level_rows);
@@ -730,7 +475,7 @@ add_level_and_service(LogqSummary *sum, const LogqField *level,
 	{
 		l = dict_index(&sum->levels, level);
 		if (l == DICT_NO_MEMORY)
-			return fail(sum, "out of memory");
+			return logq_summary_fail(sum, "out of memory");
 		if (l >= 0)
 			sum->levels.rows[l]++;
 		else
@@ -740,15 +485,15 @@ add_level_and_service(LogqSummary *sum, const LogqField *level,
 	{
 		s = dict_index(&sum->services, service);
 		if (s == DICT_NO_MEMORY)
-			return fail(sum, "out of memory");
+			return logq_summary_fail(sum, "out of memory");
 		if (s >= 0)
 			sum->services.rows[s]++;
 		else if (!give_up_services(sum))
 			return false;
 	}
 	if (!sum->services.complete && service->len >= 0 &&
-		!distinct_add(sum, &sum->service,
-					  logq_hash(service->data, service->len), 1))
+		!logq_distinct_values_add(sum, &sum->service,
+								  logq_hash(service->data, service->len), 1))
 		return false;
 
 	if (sum->service_level_rows != NULL)
@@ -819,7 +564,7 @@ logq_summary_add(LogqSummary *sum, const LogqField *fields)
 	int			i;
 
 	if (fields[LOGQ_SUMMARY_TS].len != 8 || fields[LOGQ_SUMMARY_ID].len != 8)
-		return fail(sum, "a row has no time or no id");
+		return logq_summary_fail(sum, "a row has no time or no id");
 	ts = logq_decode_int64(fields[LOGQ_SUMMARY_TS].data);
 	id = logq_decode_int64(fields[LOGQ_SUMMARY_ID].data);
 	if (sum->rows == 0 || ts < sum->min_ts)
@@ -848,8 +593,8 @@ logq_summary_add(LogqSummary *sum, const LogqField *fields)
 		const LogqField *value = &fields[LOGQ_SUMMARY_NCOLUMNS + i];
 
 		if (value->len >= 0 &&
-			!distinct_add(sum, &sum->attrs[i],
-						  logq_hash(value->data, value->len), 1))
+			!logq_distinct_values_add(sum, &sum->attrs[i],
+									  logq_hash(value->data, value->len), 1))
 			return false;
 	}
 	return sum->error == NULL;
@@ -875,13 +620,14 @@ logq_summary_finish(LogqSummary *sum)
 	}
 
 	/* without any trace_id, a filter says so */
-	if (!distinct_finish(sum, &sum->trace_id,
-						 !sum->trace_carries_time || sum->trace_form == 0) ||
-		!distinct_finish(sum, &sum->words, true) ||
-		!distinct_finish(sum, &sum->service, true))
+	if (!logq_distinct_values_finish(sum, &sum->trace_id,
+									 !sum->trace_carries_time ||
+									 sum->trace_form == 0) ||
+		!logq_distinct_values_finish(sum, &sum->words, true) ||
+		!logq_distinct_values_finish(sum, &sum->service, true))
 		return false;
 	for (i = 0; i < sum->nattrs; i++)
-		if (!distinct_finish(sum, &sum->attrs[i], true))
+		if (!logq_distinct_values_finish(sum, &sum->attrs[i], true))
 			return false;
 	return true;
 }
@@ -901,11 +647,11 @@ logq_summary_free(LogqSummary *sum)
 	free(sum->service_level_rows);
 	rollup_give_up(&sum->level_rollup);
 	rollup_give_up(&sum->service_rollup);
-	distinct_free(sum, &sum->trace_id);
-	distinct_free(sum, &sum->words);
-	distinct_free(sum, &sum->service);
+	logq_distinct_values_free(sum, &sum->trace_id);
+	logq_distinct_values_free(sum, &sum->words);
+	logq_distinct_values_free(sum, &sum->service);
 	for (i = 0; i < sum->nattrs; i++)
-		distinct_free(sum, &sum->attrs[i]);
+		logq_distinct_values_free(sum, &sum->attrs[i]);
 	free(sum->min_trace_id);
 	free(sum->max_trace_id);
 	free(sum);

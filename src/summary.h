@@ -167,4 +167,16 @@ logq_rollup_level(const LogqRollupEntry *entry)
 	return (int) (entry->key & 0x3f);
 }
 
+/* ---------- for the summary: distinct.c ---------- */
+
+/* note why something failed; false */
+extern bool logq_summary_fail(LogqSummary *sum, const char *error);
+/* take rows of a value */
+extern bool logq_distinct_values_add(LogqSummary *sum, LogqDistinct *set,
+									 uint64_t hash, uint64_t count);
+/* make the filter, if it is wanted and pays, and the sketch */
+extern bool logq_distinct_values_finish(LogqSummary *sum, LogqDistinct *set,
+										bool wanted);
+extern void logq_distinct_values_free(LogqSummary *sum, LogqDistinct *set);
+
 #endif							/* LOGQ_SUMMARY_H */

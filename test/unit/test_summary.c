@@ -8,7 +8,7 @@
  * taken from words.c, which has tests of its own, and filters and sketches are
  * read by sketch.c.
  *
- * LINK: src/sketch.c src/words.c
+ * LINK: src/distinct.c src/sketch.c src/words.c
  *
  *-------------------------------------------------------------------------
  */
