@@ -21,8 +21,10 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/date.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 /* These look at attrs through an index, if there is one. */
@@ -109,11 +111,41 @@ timestamptz_operator(Oid opno)
 }
 
 /*
+ * Can a date or timestamp be cast to timestamptz in every time zone?  Of what
+ * is not known yet, it is taken for granted.
+ */
+static bool
+is_in_range(Node *node)
+{
+	Const	   *con = (Const *) node;
+
+	if (!IsA(node, Const) || con->constisnull)
+		return true;
+	if (con->consttype == DATEOID)
+	{
+		int64		days = DatumGetDateADT(con->constvalue);
+
+		return DATE_NOT_FINITE(days) ||
+			(days > DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE + 1 &&
+			 days < TIMESTAMP_END_JULIAN - POSTGRES_EPOCH_JDATE - 2);
+	}
+	if (con->consttype == TIMESTAMPOID)
+	{
+		Timestamp	ts = DatumGetTimestamp(con->constvalue);
+
+		return TIMESTAMP_NOT_FINITE(ts) ||
+			(ts > MIN_TIMESTAMP + 2 * USECS_PER_DAY &&
+			 ts < END_TIMESTAMP - 2 * USECS_PER_DAY);
+	}
+	return true;
+}
+
+/*
  * Rewrite one comparison, or return it as it is.
  *
  * The operators between the types convert just as the casts do, by the
- * session's time zone.  They differ only beyond the year 294276, where the
- * cast raises an error and the operator knows how to compare.
+ * session's time zone.  They differ only at the ends of what timestamptz can
+ * hold, where the cast raises an error and the operator knows how to compare.
  */
 static Expr *
 rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
@@ -147,7 +179,8 @@ rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
 		return (Expr *) op;
 
 	if (!logq_is_scan_constant(cxt, turned ? left : right) ||
-		logq_is_scan_constant(cxt, turned ? right : left))
+		logq_is_scan_constant(cxt, turned ? right : left) ||
+		!is_in_range(turned ? left : right))
 		return (Expr *) op;
 	opno = timestamptz_operator(op->opno);
 	if (!OidIsValid(opno))
@@ -162,9 +195,131 @@ rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
 	return result;
 }
 
-/* See logq.h.  The result may share parts with the clause. */
-Expr *
-logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
+/* What arms of AND or OR ahead of an expression say about it */
+typedef struct GuardState
+{
+	const LogqShipContext *cxt;
+	Expr	   *decided;		/* true: it is of no matter */
+} GuardState;
+
+/*
+ * Of which nodes may parts be sent, or prune?  All parts of these are
+ * expressions, or lists of them.
+ */
+static bool
+may_be_sent(const Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_CaseExpr:
+		case T_ArrayExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_RowCompareExpr:
+		case T_SubscriptingRef:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Put what is computed before the scan, and may fail, under a condition.
+ */
+static Node *
+guard_mutator(Node *node, void *arg)
+{
+	GuardState *state = arg;
+	CaseExpr   *c;
+	CaseWhen   *when;
+
+	if (node == NULL)
+		return NULL;
+	/* these have no type */
+	if (IsA(node, List) || IsA(node, CaseWhen))
+		return expression_tree_mutator(node, guard_mutator, arg);
+	if (!logq_is_scan_constant(state->cxt, node))
+		return may_be_sent(node) ?
+			expression_tree_mutator(node, guard_mutator, arg) : node;
+	if (logq_cannot_fail(state->cxt, node))
+		return node;
+
+	when = makeNode(CaseWhen);
+	when->expr = copyObject(state->decided);
+	when->result = (Expr *) makeNullConst(exprType(node), exprTypmod(node),
+										  exprCollation(node));
+	when->location = -1;
+	c = makeNode(CaseExpr);
+	c->casetype = exprType(node);
+	c->casecollid = exprCollation(node);
+	c->args = list_make1(when);
+	c->defresult = (Expr *) node;
+	c->location = -1;
+	return (Node *) c;
+}
+
+/*
+ * Does an expression have what is known only when the query runs?
+ */
+static bool
+known_late_walker(Node *node, void *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param) ||
+		(IsA(node, Var) && logq_var_column(cxt, node) < 0))
+		return true;
+	return expression_tree_walker(node, known_late_walker, cxt);
+}
+
+/*
+ * AND and OR look at their arms from left to right, and no further than need
+ * be.  An arm that does not depend on rows may thus protect later ones, as in
+ * $1 = '' OR ts >= $1::timestamptz; but what these compare with is computed
+ * before the scan.  So it is computed unless an arm ahead has decided.
+ */
+static Expr *
+guard_arms(const LogqShipContext *cxt, BoolExpr *b)
+{
+	List	   *args = NIL;
+	List	   *deciding = NIL;
+	ListCell   *lc;
+
+	foreach(lc, b->args)
+	{
+		Node	   *arm = lfirst(lc);
+		bool		decides = logq_is_scan_constant(cxt, arm);
+
+		if (deciding != NIL && !decides)
+		{
+			GuardState	state = {cxt};
+
+			state.decided = b->boolop == OR_EXPR ?
+				make_orclause(deciding) :
+				make_notclause(make_andclause(deciding));
+			arm = guard_mutator(arm, &state);
+		}
+		args = lappend(args, arm);
+		if (decides)
+			deciding = lappend(deciding, arm);
+	}
+	return makeBoolExpr(b->boolop, args, b->location);
+}
+
+/* Rewrite what is below, and guard what is known late, if anything is. */
+static Expr *
+rewrite(const LogqShipContext *cxt, Expr *clause, bool known_late)
 {
 	if (IsA(clause, OpExpr))
 		return rewrite_comparison(cxt, (OpExpr *) clause);
@@ -180,16 +335,25 @@ logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
 		foreach(lc, b->args)
 		{
 			Expr	   *arg = (Expr *) lfirst(lc);
-			Expr	   *new = logq_rewrite_clause(cxt, arg);
+			Expr	   *new = rewrite(cxt, arg, known_late);
 
 			changed |= new != arg;
 			args = lappend(args, new);
 		}
 		if (changed)
-			return makeBoolExpr(b->boolop, args, b->location);
-		list_free(args);
+			clause = makeBoolExpr(b->boolop, args, b->location);
+		if (known_late && b->boolop != NOT_EXPR)
+			clause = guard_arms(cxt, (BoolExpr *) clause);
 	}
 	return clause;
+}
+
+/* See logq.h.  The result may share parts with the clause. */
+Expr *
+logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
+{
+	return rewrite(cxt, clause, IsA(clause, BoolExpr) &&
+				   known_late_walker((Node *) clause, (void *) cxt));
 }
 
 /* ---------- ranking ---------- */
@@ -234,15 +398,17 @@ rank_walker(Node *node, RankState *state)
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, CaseExpr) || IsA(node, List))
-	{
-		/* no need to look into a CASE, and a list has no type */
-		state->other |= IsA(node, CaseExpr);
-		return IsA(node, List) &&
-			expression_tree_walker(node, rank_walker, (void *) state);
-	}
+	/* a list has no type */
+	if (IsA(node, List))
+		return expression_tree_walker(node, rank_walker, (void *) state);
 	if (logq_is_scan_constant(state->cxt, node))
 		return false;
+	if (IsA(node, CaseExpr))
+	{
+		/* no need to look into it */
+		state->other = true;
+		return false;
+	}
 	column = logq_plain_column(state->cxt, node);
 	if (column >= 0)
 	{
@@ -330,8 +496,14 @@ logq_clause_rank(const LogqShipContext *cxt, Expr *clause)
 		int			rank = 0;
 		ListCell   *lc;
 
+		check_stack_depth();
 		foreach(lc, ((BoolExpr *) clause)->args)
-			rank = Max(rank, logq_clause_rank(cxt, (Expr *) lfirst(lc)));
+		{
+			/* not within Max(), which would do it twice */
+			int			of_arg = logq_clause_rank(cxt, (Expr *) lfirst(lc));
+
+			rank = Max(rank, of_arg);
+		}
 		return rank;
 	}
 

@@ -633,6 +633,17 @@ ship_boolean(Node *node, ShipState *outer)
 	return ship_walker(node, &state) && !(state.uses_same && state.uses_c);
 }
 
+/* Is there a CASE with an argument in it? */
+static bool
+has_case_walker(Node *node, void *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg != NULL)
+		return true;
+	return expression_tree_walker(node, has_case_walker, cxt);
+}
+
 static bool
 ship_case(CaseExpr *c, ShipState *state)
 {
@@ -642,11 +653,14 @@ ship_case(CaseExpr *c, ShipState *state)
 
 	/*
 	 * deparse.c writes the argument in place of each CaseTestExpr.  The
-	 * argument itself must not have one of an outer CASE.
+	 * argument itself must not have one of an outer CASE, nor be one that is
+	 * written several times: nested, that would be without bounds.
 	 */
 	inner = *state;
 	if (c->arg != NULL)
 	{
+		if (has_case_walker((Node *) c->arg, NULL))
+			return false;
 		inner.case_arg = NULL;
 		if (!ship_walker((Node *) c->arg, &inner))
 			return false;
@@ -694,13 +708,36 @@ ship_function(FuncExpr *f, ShipState *state)
 	return ship_list(f->args, state);
 }
 
-/* Is this computed without a function? */
+/*
+ * Is a parameter the result of a sub-select?  PostgreSQL runs that when it is
+ * first asked for, if ever.
+ */
 static bool
-cannot_fail(Node *node)
+is_of_sub_select(const PlannerInfo *root, const Param *param)
+{
+	if (param->paramkind != PARAM_EXEC)
+		return false;
+	for (; root != NULL; root = root->parent_root)
+	{
+		ListCell   *lc;
+
+		foreach(lc, root->init_plans)
+			if (list_member_int(lfirst_node(SubPlan, lc)->setParam,
+								param->paramid))
+				return true;
+	}
+	return false;
+}
+
+/* See shippable.h. */
+bool
+logq_cannot_fail(const LogqShipContext *cxt, Node *node)
 {
 	while (IsA(node, RelabelType))
 		node = (Node *) ((RelabelType *) node)->arg;
-	return IsA(node, Const) || IsA(node, Param) || IsA(node, Var);
+	if (IsA(node, Param))
+		return !is_of_sub_select(cxt->root, (Param *) node);
+	return IsA(node, Const) || IsA(node, Var);
 }
 
 /* The walk itself: may this node and all below it be sent? */
@@ -714,7 +751,7 @@ ship_walker(Node *node, ShipState *state)
 	check_stack_depth();
 
 	if (logq_is_scan_constant(cxt, node))
-		return !state->guarded || cannot_fail(node);
+		return !state->guarded || logq_cannot_fail(cxt, node);
 	if (!type_is_portable(exprType(node)))
 		return false;
 

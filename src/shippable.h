@@ -39,6 +39,12 @@ extern LogqFunctionKind logq_function_kind(Oid funcid);
 /* does it take the query's own execution to compute a node? */
 extern bool logq_is_of_query(Node *node);
 
+/*
+ * Is this, which is the same for the whole scan, known without computing
+ * anything?
+ */
+extern bool logq_cannot_fail(const LogqShipContext *cxt, Node *node);
+
 /* in portable.c: does a jsonpath keep to what 13 knows and no setting touches? */
 extern bool logq_jsonpath_is_portable(const Const *con);
 /* in portable.c: is it the same with these arguments in all versions? */
