@@ -161,11 +161,14 @@ make_segment_apart(LogqPartition *part, Oid userid, TimestampTz ts,
 			logq_shmem_doubt(part->number);
 		}
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		logq_conn_release(conn);
+		/* what goes on there is to end */
+		logq_conn_close(conn);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	logq_conn_release(conn);
 	return made;
 }
 
@@ -194,11 +197,14 @@ load_catalog(LogqPartition *part, Oid userid)
 		conn->io_timeout = logq_partition_timeout;
 		logq_catalog_load(part, conn);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		logq_conn_release(conn);
+		/* what goes on there is to end */
+		logq_conn_close(conn);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	logq_conn_release(conn);
 }
 
 /*
@@ -688,13 +694,17 @@ logq_write_reserve_ids(LogqWriteStream *stream)
 		for (i = 0; i < stream->nids; i++)
 			stream->ids[i] = strtoll(PQgetvalue(res, i, 0), NULL, 10);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		PQclear(res);
 		if (apart)
-			logq_conn_release(conn);
+			logq_conn_close(conn);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	PQclear(res);
+	if (apart)
+		logq_conn_release(conn);
 
 	if (stream->nids == 0)
 		elog(ERROR, "partition \"%s\" gave no ids", part->name);

@@ -561,6 +561,48 @@ SQL
 	is($c->sql($mine), 'a b', 'nothing else is there');
 }
 
+# ---------- segments that somebody keeps from being made ----------
+
+{
+	my $holder = $c->session(node => $c->part('p1'));
+	my $hold = 'BEGIN; LOCK TABLE ONLY logq_store.log IN SHARE UPDATE EXCLUSIVE MODE';
+	my $s = $c->session;
+	my $insert = sub { "INSERT INTO logq.logs (ts, level, partition) VALUES ('$_[0]', 'HELD', 'p1')" };
+	my $writes;
+
+	$holder->query($hold);
+	$s->send($insert->('2021-03-01 00:00+00'));
+	ok($holder->blocks('logq'), 'a segment cannot be made');
+	$c->sql("SELECT pg_cancel_backend($s->{pid})");
+	like($s->wait, qr/57014/, 'who waits for it can be cancelled');
+	# the session is still there
+	LogqTest::poll_ok(sub { !$c->remote_activity('p1') }, 'and nothing goes on at the partition');
+	$holder->query('COMMIT');
+	is($c->on('p1', "SELECT count(*) FROM logq_store.segment WHERE lower = '2021-03-01 00:00+00'"), 0, 'nothing was made');
+
+	# first over a connection of its own, a new one, then where the transaction
+	# writes
+	$c->on('p1', 'SELECT logq_store.make_segment(now())');
+	$c->sql('SELECT logq.refresh_catalog()');
+	$s->quit;
+	$s = $c->session;
+	LogqTest::poll_ok(sub { $c->on('p1', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'logq'") eq '0' },
+		'no connection is left');
+	$s->query('BEGIN; ' . $insert->('now'));
+	$writes = $c->on('p1', "SELECT pid FROM pg_stat_activity WHERE usename = 'logq' AND state = 'idle in transaction'");
+	$holder->query($hold);
+	$s->send($insert->('2021-03-02 00:00+00'));
+	ok($holder->until("SELECT $holder->{pid} = ANY (pg_blocking_pids($writes))"), 'a transaction waits for a segment');
+	$holder->query('COMMIT');
+	is($s->wait, '', 'until it is made');
+	is($s->query('ROLLBACK'), '', 'and rolled back');
+	# settings that were sent ahead of what failed
+	$s->query("BEGIN; DECLARE a CURSOR FOR SELECT id FROM logq.logs WHERE partition = 'p1'; DECLARE b CURSOR FOR SELECT id FROM logq.logs WHERE partition = 'p1'; FETCH a; FETCH b");
+	is($c->on('p1', "SELECT string_agg(substring(query FROM 'SET client_connection_check_interval'), ', ') FROM pg_stat_activity WHERE usename = 'logq'"),
+		join(', ', ('SET client_connection_check_interval') x 2), 'both connections get their settings again');
+	$_->quit foreach $s, $holder;
+}
+
 # ---------- no partitions ----------
 
 $c->sql("SELECT logq.remove_partition('$_', true)") foreach $c->names;
