@@ -256,7 +256,7 @@ leave_at_exit(int code, Datum arg)
 bool
 logq_wait_for_turn(TimestampTz deadline)
 {
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+	long		left = TimestampDifferenceMilliseconds(logq_now(),
 													   deadline);
 
 	if (left <= 0)
@@ -320,7 +320,7 @@ report_no_place(const QuerySlot *slot, bool role_full, double waited)
 static double
 queue_up(QuerySlot *slot)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = logq_now();
 	TimestampTz deadline =
 	TimestampTzPlusMilliseconds(start, logq_queue_timeout);
 	volatile bool granted = false;
@@ -340,7 +340,7 @@ queue_up(QuerySlot *slot)
 	}
 	PG_END_TRY();
 
-	waited = (GetCurrentTimestamp() - start) / 1000.0;
+	waited = (logq_now() - start) / 1000.0;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	/* perhaps it came in the last moment */
 	granted = slot->running;

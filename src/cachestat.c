@@ -139,7 +139,7 @@ level_state(LogqCacheLevel level, Datum *values, bool *nulls)
 		}
 		if (since != 0)
 		{
-			values[2] = TimestampTzGetDatum(since);
+			values[2] = TimestampTzGetDatum(logq_wall_time(since));
 			nulls[2] = false;
 		}
 	}

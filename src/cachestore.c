@@ -42,7 +42,7 @@ working_time(const LogqStream *stream)
 {
 	LogqClock  *clock = stream->request->clock;
 
-	logq_clock_look(clock, GetCurrentTimestamp());
+	logq_clock_look(clock, logq_now());
 	return clock->seen_at - clock->idle;
 }
 

@@ -104,7 +104,7 @@ distrust(LogqPartition *part)
 	part->version = 0;
 	part->row_security_at = 0;
 	part->confirmed_at = 0;
-	part->distrusted_at = GetCurrentTimestamp();
+	part->distrusted_at = logq_now();
 }
 
 /*
@@ -614,7 +614,7 @@ logq_catalog_load(LogqPartition *part, LogqConn *conn)
 	char	   *volatile buf = NULL;
 	char	   *sql;
 	bool		in_xact = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
-	TimestampTz asked_at = GetCurrentTimestamp();
+	TimestampTz asked_at = logq_now();
 
 	if (in_xact)
 		sql = pstrdup(logq_catalog_sql());
@@ -743,7 +743,7 @@ logq_catalog_confirmed(const LogqPartition *part)
 
 	if (logq_strict_pruning || !part->loaded)
 		return false;
-	now = GetCurrentTimestamp();
+	now = logq_now();
 	since = TimestampTzPlusMilliseconds(now, -(int64) logq_catalog_max_age);
 	since = Max(since, part->distrusted_at);
 
@@ -788,7 +788,7 @@ logq_row_security(const LogqPartition *part)
 {
 	bool		found = part->row_security;
 	TimestampTz at = part->row_security_at;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	int			max_age = superuser() ? logq_catalog_max_age :
 		Min(logq_catalog_max_age, MAX_SECURITY_AGE_MS);
 	TimestampTz since;

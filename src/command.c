@@ -226,6 +226,8 @@ logq_conn_exec_unless_locked(LogqConn *conn, const char *sql)
 
 	if (failure == NULL)
 		return true;
+	/* settings that went ahead of it are undone as well */
+	conn->configured = false;
 	sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
 	/* lock_not_available, deadlock_detected */
 	if (sqlstate == NULL || (strcmp(sqlstate, "55P03") != 0 &&
@@ -267,6 +269,8 @@ logq_remote_failure(LogqConn *conn, PGresult *res, const char *sql)
 	failure->hint = error_field(res, PG_DIAG_MESSAGE_HINT);
 	failure->context = error_field(res, PG_DIAG_CONTEXT);
 	failure->lost = PQstatus(conn->pg) != CONNECTION_OK;
+	/* settings that went ahead of what failed are undone with it */
+	conn->configured = false;
 	failure->fatal = severity != NULL && strcmp(severity, "FATAL") == 0;
 	failure->sqlstate = ERRCODE_CONNECTION_FAILURE;
 

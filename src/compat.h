@@ -239,6 +239,20 @@ logq_set_unsorted(Aggref *agg)
 #define LOGQ_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* a timeout of 17 that ends the process */
+#if PG_VERSION_NUM >= 170000
+#define LOGQ_WORKER_TIMEOUTS {"transaction_timeout", "0"},
+#else
+#define LOGQ_WORKER_TIMEOUTS
+#endif
+
+/* a clock that goes on while the machine sleeps, where there is one */
+#ifdef CLOCK_BOOTTIME
+#define LOGQ_STEADY_CLOCK CLOCK_BOOTTIME
+#else
+#define LOGQ_STEADY_CLOCK CLOCK_MONOTONIC
+#endif
+
 /* ---------- hiredis, for those who ask for it ---------- */
 
 #ifdef LOGQ_COMPAT_HIREDIS

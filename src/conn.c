@@ -65,6 +65,7 @@
 
 static LogqConn *connections = NULL;
 static bool callbacks_registered = false;
+static uint64 ninvalidations = 0;	/* of servers and user mappings */
 
 /*
  * A server or user mapping has changed: what was made from it is stale.
@@ -74,6 +75,7 @@ connection_invalidated(Datum arg, int cacheid, uint32 hashvalue)
 {
 	LogqConn   *conn;
 
+	ninvalidations++;
 	for (conn = connections; conn != NULL; conn = conn->next)
 	{
 		if (hashvalue == 0 ||
@@ -245,7 +247,7 @@ logq_conn_release(LogqConn *conn)
 	else
 	{
 		conn->reused = true;
-		conn->free_since = GetCurrentTimestamp();
+		conn->free_since = logq_now();
 	}
 }
 
@@ -331,7 +333,7 @@ start_connection(ForeignServer *server, UserMapping *user,
 	conn->used_external_fd = true;
 
 	conn->connect_deadline =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		TimestampTzPlusMilliseconds(logq_now(),
 									logq_connect_timeout);
 
 	PG_TRY();
@@ -361,6 +363,7 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 	LogqConn   *conn;
 	LogqConn   *next;
 	int32		number;
+	uint64		seen;
 
 	if (!callbacks_registered)
 	{
@@ -371,10 +374,12 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 		callbacks_registered = true;
 	}
 
-	/* also takes in invalidations, and finds out about missing mappings */
-	user = GetUserMapping(userid, serverid);
+	/* this takes in invalidations */
 	part = logq_partition_by_server(serverid);
 	number = part != NULL ? part->number : 0;
+	seen = ninvalidations;
+	/* finds out about missing mappings */
+	user = GetUserMapping(userid, serverid);
 
 	for (conn = connections; conn != NULL; conn = next)
 	{
@@ -392,7 +397,7 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 		if (conn->state == LOGQ_CONN_BUSY && !logq_conn_drain(conn) &&
 			conn->state == LOGQ_CONN_BUSY &&
 			!TimestampDifferenceExceeds(conn->free_since,
-										GetCurrentTimestamp(), MAX_DRAIN_MS))
+										logq_now(), MAX_DRAIN_MS))
 			continue;			/* perhaps next time */
 		if (conn->state != LOGQ_CONN_IDLE || !idle_conn_usable(conn))
 		{
@@ -418,8 +423,12 @@ acquire(Oid serverid, Oid userid, const LogqServer *at, bool fresh,
 	/* a mapping of PUBLIC has no user of its own; security goes by ours */
 	user->userid = userid;
 	conn = start_connection(server, user, at, place);
-	if (conn != NULL)
-		conn->number = number;
+	if (conn == NULL)
+		return NULL;
+	conn->number = number;
+	/* perhaps what was read of server and mapping is not true any more */
+	if (ninvalidations != seen)
+		conn->stale = true;
 	return conn;
 }
 
@@ -586,7 +595,7 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 	}
 	if (conn->poll != PGRES_POLLING_OK)
 	{
-		if (GetCurrentTimestamp() >= conn->connect_deadline)
+		if (logq_now() >= conn->connect_deadline)
 			connect_failed(conn, failure,
 						   psprintf("timeout expired after %d ms",
 									logq_connect_timeout));
@@ -607,12 +616,6 @@ logq_conn_poll(LogqConn *conn, uint32 *events, char **failure)
 	return true;
 }
 
-static bool
-knows_peer_check(const LogqConn *conn)
-{
-	return PQserverVersion(conn->pg) >= 140000;
-}
-
 /*
  * The check, and settings that a partition may not know and that therefore
  * cannot go with the startup packet.  The caller puts them ahead of its first
@@ -630,8 +633,9 @@ logq_conn_setup_sql(LogqConn *conn)
 {
 	static StringInfoData setup;
 
-	if (conn->pooled ? PQtransactionStatus(conn->pg) != PQTRANS_IDLE :
-		conn->configured)
+	/* a transaction that has begun would end with the check's */
+	if (PQtransactionStatus(conn->pg) != PQTRANS_IDLE ||
+		(conn->configured && !conn->pooled))
 		return "";
 	if (setup.data == NULL)
 	{
@@ -650,10 +654,15 @@ logq_conn_setup_sql(LogqConn *conn)
 	}
 	if (conn->pooled)
 		appendStringInfoString(&setup, logq_conn_transaction_sql(conn));
-	else if (knows_peer_check(conn))
-		appendStringInfoString(&setup,
-							   "SET client_connection_check_interval = '"
-							   LOGQ_PEER_CHECK_INTERVAL "'; ");
+	else
+	{
+		if (PQserverVersion(conn->pg) >= LOGQ_HAS_PEER_CHECK)
+			appendStringInfoString(&setup,
+								   "SET client_connection_check_interval = '"
+								   LOGQ_PEER_CHECK_INTERVAL "'; ");
+		if (PQserverVersion(conn->pg) >= LOGQ_HAS_TRANSACTION_TIMEOUT)
+			appendStringInfoString(&setup, "SET transaction_timeout = '0'; ");
+	}
 	conn->configured = true;
 	return setup.data;
 }
@@ -663,7 +672,7 @@ const char *
 logq_conn_transaction_sql(const LogqConn *conn)
 {
 	return conn->pooled ?
-		logq_transaction_settings(knows_peer_check(conn)) : "";
+		logq_transaction_settings(PQserverVersion(conn->pg)) : "";
 }
 
 /*
@@ -676,7 +685,7 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 	bool		impatient = deadline == 0 && conn->io_timeout > 0;
 
 	if (impatient)
-		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		deadline = TimestampTzPlusMilliseconds(logq_now(),
 											   conn->io_timeout);
 	for (;;)
 	{
@@ -689,7 +698,7 @@ logq_conn_wait(LogqConn *conn, uint32 events, TimestampTz deadline)
 		CHECK_FOR_INTERRUPTS();
 		if (deadline != 0)
 		{
-			before = GetCurrentTimestamp();
+			before = logq_now();
 			timeout = TimestampDifferenceMilliseconds(before, deadline);
 			if (timeout <= 0 && impatient)
 			{

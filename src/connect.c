@@ -191,7 +191,7 @@ bool
 logq_connect_look_up(LogqConn *conn, uint32 *events, char **why)
 {
 	LogqConnStart *start = conn->start;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	LogqAddresses addresses;
 
 	*why = NULL;

@@ -615,7 +615,7 @@ report_no_place(const Wish *wish, double waited)
 static double
 queue_up(const Wish *wishes, int n)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = logq_now();
 	TimestampTz deadline =
 	TimestampTzPlusMilliseconds(start, logq_queue_timeout);
 	int			missing = -1;
@@ -632,7 +632,7 @@ queue_up(const Wish *wishes, int n)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(leave_queue_at_exit, (Datum) 0);
 
-	waited = (GetCurrentTimestamp() - start) / 1000.0;
+	waited = (logq_now() - start) / 1000.0;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	set_waiting(wishes, n, false);
 	if (missing >= 0)

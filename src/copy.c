@@ -760,7 +760,8 @@ copy_catalog(CopyState *state, LogqPartition *part)
 {
 	static const LogqRemoteCopy copies[1] = {{2, take_version}};
 	LogqCopy   *copy = &state->copy;
-	TimestampTz asked_at = GetCurrentTimestamp();
+	TimestampTz asked_at = logq_now();
+	TimestampTz now = GetCurrentTimestamp();
 	int			ndeleted;
 	int			i;
 
@@ -770,8 +771,8 @@ copy_catalog(CopyState *state, LogqPartition *part)
 	if (copy->found && copy->version == state->remote_version &&
 		(XactReadOnly ||
 		 (same_store(state) && !logq_groups_wanted(copy->number) &&
-		  !TimestampDifferenceExceeds(state->copied_at, asked_at,
-									  ESTIMATES_MS))))
+		  state->copied_at <= now &&
+		  !TimestampDifferenceExceeds(state->copied_at, now, ESTIMATES_MS))))
 	{
 		part->groups_left = false;
 		logq_copy_publish(part, copy->version, copy->changed, asked_at);
@@ -779,7 +780,7 @@ copy_catalog(CopyState *state, LogqPartition *part)
 	}
 
 	read_local(state, true);
-	asked_at = GetCurrentTimestamp();
+	asked_at = logq_now();
 	read_store(state, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 			   STORE_SQL);
 	ndeleted = 0;

@@ -162,7 +162,7 @@ give_up(LogqStream *stream, LogqFailure *failure)
 static bool
 wait_for_replicas(LogqStream *stream)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	if (stream->behind == 0)
 		return false;
@@ -210,7 +210,7 @@ use_server(LogqStream *stream, int server, LogqAcquire how)
 	stream->generation++;
 	stream->ready_events = 0;
 	stream->fresh = stream->conn->state == LOGQ_CONN_CONNECTING;
-	stream->attempt_at = GetCurrentTimestamp();
+	stream->attempt_at = logq_now();
 	stream->sent_at = 0;
 	stream->state = LOGQ_STREAM_CONNECTING;
 	begin_attempt(stream, stream->fresh);
@@ -313,7 +313,7 @@ silence_fault(int ms)
 LogqFault
 logq_connect_fault(const LogqConn *conn)
 {
-	if (GetCurrentTimestamp() >= conn->connect_deadline)
+	if (logq_now() >= conn->connect_deadline)
 		return silence_fault(logq_connect_timeout);
 	return logq_conn_was_heard(conn) ? LOGQ_FAULT_STALLED :
 		LOGQ_FAULT_REFUSED;
@@ -397,7 +397,7 @@ logq_stream_sent(LogqStream *stream)
 void
 logq_stream_answered(LogqStream *stream)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	stream->answered = true;
 	stream->hedge_at = 0;
@@ -521,7 +521,7 @@ logq_stream_skip_idle(LogqStream *stream)
 	LogqHedge  *hedge = &stream->hedge;
 	TimestampTz by;
 
-	logq_clock_look(clock, GetCurrentTimestamp());
+	logq_clock_look(clock, logq_now());
 	by = clock->idle - stream->idle;
 	stream->idle = clock->idle;
 	put_off(&stream->waiting_since, by);
@@ -543,7 +543,7 @@ logq_stream_skip_idle(LogqStream *stream)
 bool
 logq_stream_before_wait(LogqStream *stream)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	logq_stream_waits(stream, now);
 	stream->wake_at = 0;

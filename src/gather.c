@@ -127,7 +127,7 @@ wait_ms(LogqScanState *state)
 		if (!state->waiting[i] || wake_at == 0)
 			continue;
 		if (now == 0)
-			now = GetCurrentTimestamp();
+			now = logq_now();
 		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, wake_at));
 	}
 	return timeout;
@@ -241,11 +241,11 @@ wait_for_streams(LogqScanState *state)
 
 	CHECK_FOR_INTERRUPTS();
 	logq_advance_probes();
-	before = GetCurrentTimestamp();
+	before = logq_now();
 	timeout = wait_ms(state);
 	n = WaitEventSetWait(state->wait_set, timeout, events, lengthof(events),
 						 PG_WAIT_EXTENSION);
-	logq_clock_look(&state->clock, GetCurrentTimestamp());
+	logq_clock_look(&state->clock, logq_now());
 	state->clock.idle += logq_time_stopped(before, timeout);
 	for (i = 0; i < n; i++)
 	{

@@ -54,8 +54,6 @@ PG_FUNCTION_INFO_V1(logq_server_status);
 /* what opens a breaker */
 #define MAX_FAILURES 3
 #define MAX_OVERTAKEN 3
-/* a process that wakes up so late has not just been waiting for its turn */
-#define STANDSTILL_US 100000
 /* when to probe, doubled each time */
 #define MIN_PROBE_MS 500
 #define MAX_PROBE_MS 5000
@@ -215,7 +213,7 @@ find_entry(const LogqServers *servers, int server, bool make)
 	entry->health.lag_ms = -1;
 	entry->probe_ms = MIN_PROBE_MS;
 	entry->purse = FIRST_HEDGES;
-	entry->used_at = entry->health.since = GetCurrentTimestamp();
+	entry->used_at = entry->health.since = logq_now();
 	return entry;
 }
 
@@ -280,18 +278,6 @@ add_answer(Entry *entry, double ms, TimestampTz now)
 
 /* ---------- what has been seen ---------- */
 
-/* See health.h. */
-TimestampTz
-logq_time_stopped(TimestampTz before, long asked)
-{
-	TimestampTz late;
-
-	if (asked < 0)
-		return 0;
-	late = GetCurrentTimestamp() - before - asked * 1000;
-	return late > STANDSTILL_US ? late : 0;
-}
-
 void
 logq_health_get(const LogqServers *servers, LogqHealth *health)
 {
@@ -332,7 +318,7 @@ logq_health_asked(const LogqServers *servers, int server, bool extra)
 		entry = find_entry(servers, 0, true);
 	if (entry != NULL)
 	{
-		entry->used_at = GetCurrentTimestamp();
+		entry->used_at = logq_now();
 		if (!extra)
 			entry->purse = Min(entry->purse + HEDGE_SHARE, MAX_HEDGES);
 	}
@@ -371,7 +357,7 @@ void
 logq_health_answered(const LogqServers *servers, int server, double ms,
 					 double connect_ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		closed = false;
 	Entry	   *entry;
 
@@ -461,7 +447,7 @@ void
 logq_health_failed(const LogqServers *servers, int server, LogqFault fault,
 				   const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		opened = false;
 	Entry	   *entry;
 
@@ -500,7 +486,7 @@ logq_health_overtaken(const LogqServers *servers, int server, double ms,
 					  bool won)
 {
 	static const char *const reason = "other servers of the partition were faster, three times in a row";
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		opened = false;
 	Entry	   *entry;
 
@@ -531,7 +517,7 @@ logq_health_overtaken(const LogqServers *servers, int server, double ms,
 bool
 logq_health_begin_probe(const LogqServers *servers, int server)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		ours = false;
 	Entry	   *entry;
 
@@ -609,7 +595,7 @@ logq_health_wal(const LogqServers *servers, XLogRecPtr lsn,
 			entry->nsamples = entry->next_sample = 0;
 		entry->newest.lsn = lsn;
 		entry->newest.at = asked_at;
-		entry->noted_at = GetCurrentTimestamp();
+		entry->noted_at = logq_now();
 		last = &entry->samples[(entry->next_sample + NSAMPLES - 1) % NSAMPLES];
 		if (entry->nsamples == 0 ||
 			(lsn > last->lsn &&
@@ -659,7 +645,7 @@ logq_health_set_lag(const LogqServers *servers, int server, int64 lag_ms)
 	if (entry != NULL)
 	{
 		entry->health.lag_ms = lag_ms;
-		entry->health.lag_at = GetCurrentTimestamp();
+		entry->health.lag_at = logq_now();
 	}
 	unlock_entries();
 }
@@ -738,10 +724,10 @@ put_catalog_state(int32 number, Datum *values, bool *nulls)
 		memset(nulls, true, CATALOG_COLUMNS);
 		return;
 	}
-	values[0] = time_or_null(st.true_at, &nulls[0]);
-	values[1] = Float8GetDatum((GetCurrentTimestamp() - st.true_at) / 1000.0);
+	values[0] = time_or_null(logq_wall_time(st.true_at), &nulls[0]);
+	values[1] = Float8GetDatum((logq_now() - st.true_at) / 1000.0);
 	nulls[1] = st.true_at == 0;
-	values[2] = time_or_null(st.failing_since, &nulls[2]);
+	values[2] = time_or_null(logq_wall_time(st.failing_since), &nulls[2]);
 	nulls[3] = st.confirmation.error[0] == '\0';
 	values[3] = CStringGetTextDatum(st.confirmation.error);
 	nulls[4] = nulls[5] = nulls[6] = f->asked_at == 0;
@@ -789,7 +775,7 @@ logq_server_status(PG_FUNCTION_ARGS)
 											  "replica" : "primary");
 			values[n++] = CStringGetTextDatum(breaker_names[h->breaker]);
 			nulls[n] = h->since == 0;
-			values[n++] = TimestampTzGetDatum(h->since);
+			values[n++] = TimestampTzGetDatum(logq_wall_time(h->since));
 			nulls[n] = h->reason[0] == '\0';
 			values[n++] = CStringGetTextDatum(h->reason);
 			values[n++] = Int32GetDatum(h->failures);
@@ -806,20 +792,20 @@ logq_server_status(PG_FUNCTION_ARGS)
 			nulls[n] = h->lag_ms < 0;
 			values[n++] = Int64GetDatum(h->lag_ms);
 			nulls[n] = h->lag_at == 0;
-			values[n++] = TimestampTzGetDatum(h->lag_at);
+			values[n++] = TimestampTzGetDatum(logq_wall_time(h->lag_at));
 			/* these are the partition's */
 			nulls[n] = i > 0;
 			values[n++] = Int32GetDatum(connections);
 			nulls[n] = i > 0;
 			values[n++] = Int32GetDatum(waiting);
 			values[n++] = CStringGetTextDatum(state_name(h));
-			values[n] = time_or_null(h->answered_at, &nulls[n]);
+			values[n] = time_or_null(logq_wall_time(h->answered_at), &nulls[n]);
 			n++;
 			nulls[n] = nulls[n + 1] =
 				!get_last_error(servers, i, last_error, &last_error_at);
 			if (!nulls[n])
 				values[n] = CStringGetTextDatum(last_error);
-			values[n + 1] = TimestampTzGetDatum(last_error_at);
+			values[n + 1] = TimestampTzGetDatum(logq_wall_time(last_error_at));
 			n += 2;
 			Assert(n == STATUS_COLUMNS - CATALOG_COLUMNS);
 			if (i == 0)

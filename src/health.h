@@ -128,14 +128,6 @@ extern void logq_health_get(const LogqServers *servers, LogqHealth *health);
 extern void logq_health_asked(const LogqServers *servers, int server,
 							  bool extra);
 /*
- * A wait began at "before" and was to end after "asked" ms, or only by an event
- * if -1: us that this process, or the machine, has stood still meanwhile, or
- * that its clock was put forward.  Others are not to blame for it: what they
- * have to meet is put off.
- */
-extern TimestampTz logq_time_stopped(TimestampTz before, long asked);
-
-/*
  * Its first result has come: after so many ms over a connection that had
  * answered before, or so many with connecting.  Either may be -1.
  */

@@ -100,7 +100,7 @@ logq_start_hedge(LogqStream *stream)
 	hedge->server = server;
 	hedge->state = LOGQ_HEDGE_CONNECTING;
 	hedge->fresh = hedge->conn->state == LOGQ_CONN_CONNECTING;
-	hedge->started_at = GetCurrentTimestamp();
+	hedge->started_at = logq_now();
 	hedge->wait_events = hedge->ready_events = 0;
 	if (hedge->sql != NULL)
 		pfree(hedge->sql);
@@ -135,7 +135,7 @@ static void
 hedge_won(LogqStream *stream)
 {
 	LogqHedge  *hedge = &stream->hedge;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	logq_health_overtaken(stream->servers, stream->server,
 						  (now - stream->attempt_at) / 1000.0, false);
@@ -186,7 +186,7 @@ logq_advance_hedge(LogqStream *stream)
 												 hedge->conn);
 					MemoryContextSwitchTo(old);
 				}
-				hedge->sent_at = GetCurrentTimestamp();
+				hedge->sent_at = logq_now();
 				PQsetErrorVerbosity(conn->pg, PQERRORS_TERSE);
 				if (!logq_conn_try_send(conn, hedge->sql))
 				{

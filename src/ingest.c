@@ -79,7 +79,7 @@ void
 logq_ingest_parser_settings(const LogqTopic *topic,
 							LogqParserSettings *settings)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	MemSet(settings, 0, sizeof(*settings));
 	settings->format = topic != NULL ? topic->format : LOGQ_FORMAT_AUTO;
@@ -180,7 +180,7 @@ logq_run_end(bool pause)
 	{
 		/* not all who wait for the same thing at the same time */
 		backoff = Min(Max(backoff * 2, MIN_RETRY_MS), MAX_RETRY_MS);
-		run_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		run_at = TimestampTzPlusMilliseconds(logq_now(),
 											 backoff + MyProcPid % 500);
 	}
 }
@@ -282,7 +282,7 @@ open_run(void *arg)
 static bool
 wait_for_batch(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	int			s;
 
 	if (run == NULL || run->flying == NULL)
@@ -326,7 +326,7 @@ check_settings(void *arg)
 		set_limits();
 		/* also without messages, that was long enough */
 		if (run->open &&
-			TimestampDifferenceExceeds(run->opened_at, GetCurrentTimestamp(),
+			TimestampDifferenceExceeds(run->opened_at, logq_now(),
 									   MAX_RETRY_MS))
 			backoff = 0;
 	}
@@ -515,7 +515,7 @@ wait_for_events(TimestampTz until)
 								run->sinks[s].events, NULL);
 	}
 
-	timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	timeout = TimestampDifferenceMilliseconds(logq_now(), until);
 	occurred = palloc(n * sizeof(WaitEvent));
 	n = WaitEventSetWait(wait_set, timeout, occurred, n, PG_WAIT_EXTENSION);
 	for (i = 0; i < n; i++)
@@ -539,7 +539,7 @@ wait_for_events(TimestampTz until)
 static TimestampTz
 turn(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	TimestampTz next;
 	ErrorData  *edata;
 	bool		more = false;

@@ -464,7 +464,7 @@ logq_run_take_message(LogqRun *run, const LogqFrame *frame)
 	batch->counts[k].bytes += message.value.len;
 	batch->to[k] = head.offset + 1;
 	if (batch->nmessages++ == 0)
-		batch->first_at = GetCurrentTimestamp();
+		batch->first_at = logq_now();
 }
 
 /*

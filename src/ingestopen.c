@@ -189,7 +189,7 @@ logq_sink_connect(LogqRun *run, LogqSink *sink)
 		/* a connection of ours that we have closed may not be over yet */
 		if (try > 0)
 			(void) logq_conn_wait(sink->conn, WL_SOCKET_READABLE,
-								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+								  TimestampTzPlusMilliseconds(logq_now(),
 															  LOCK_TRY_MS));
 		res = logq_conn_exec(sink->conn,
 							 psprintf("SELECT pg_catalog.pg_try_advisory_lock(%s)",
@@ -338,7 +338,7 @@ static List *beyond = NIL;		/* in TopMemoryContext */
 static TimestampTz
 beyond_since(int32 number)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	Beyond	   *b = NULL;
 	ListCell   *lc;
 
@@ -389,7 +389,7 @@ lose_offsets(LogqRun *run, LogqKpart *kpart, int64 next)
 	if (!behind)
 	{
 		if (!TimestampDifferenceExceeds(beyond_since(kpart->number),
-										GetCurrentTimestamp(), BEYOND_END_MS))
+										logq_now(), BEYOND_END_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("Kafka has offsets up to " INT64_FORMAT
@@ -763,6 +763,6 @@ logq_run_open(LogqRun *run, const LogqFrame *info)
 	}
 	logq_reader_assign(run->reader, run->nkparts, offsets);
 	run->open = true;
-	run->opened_at = GetCurrentTimestamp();
+	run->opened_at = logq_now();
 	MemoryContextSwitchTo(old);
 }

@@ -209,10 +209,10 @@ handle_sink_failure(LogqRun *run, LogqSink *sink)
 		sink->backoff = Min(Max(sink->backoff * 2, MIN_RETRY_MS),
 							MAX_RETRY_MS);
 		sink->retry_at = at_once ? 0 :
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sink->backoff);
+			TimestampTzPlusMilliseconds(logq_now(), sink->backoff);
 	}
 
-	now = GetCurrentTimestamp();
+	now = logq_now();
 	if (sink->conn != NULL || now < sink->retry_at)
 		return true;
 	sink->committed = false;
@@ -278,7 +278,7 @@ batch_is_written(LogqRun *run)
 	if (!behind)
 		run->behind_since = 0;
 	else if (run->behind_since == 0)
-		run->behind_since = GetCurrentTimestamp();
+		run->behind_since = logq_now();
 	logq_run_succeed(true);
 	/* now the new routing can begin */
 	if (run->catching_up && agree)
@@ -348,7 +348,7 @@ batch_due(LogqRun *run)
 	if (moved)
 	{
 		if (run->behind_since == 0)
-			run->behind_since = GetCurrentTimestamp();
+			run->behind_since = logq_now();
 		due = run->catching_up ? DT_NOBEGIN :
 			TimestampTzPlusMilliseconds(run->behind_since, LAZY_MS);
 	}
@@ -390,7 +390,7 @@ logq_run_advance(LogqRun *run)
 	}
 	if (run->flying == NULL && run->leave_at == 0)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now = logq_now();
 		TimestampTz due = batch_due(run);
 
 		if (due != 0 && due <= now)

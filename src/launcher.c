@@ -251,6 +251,7 @@ logq_worker_session(const char *name)
 		{"default_transaction_deferrable", "off"},
 		{"synchronous_commit", "off"},
 		{"lock_timeout", "500ms"},
+		LOGQ_WORKER_TIMEOUTS
 		{"row_security", "off"}
 	};
 	int			i;
@@ -478,7 +479,7 @@ read_setting(void)
 static TimestampTz
 look_after(Database *db, MemoryContext cxt)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	pid_t		pid;
 
 	if (db->handle != NULL)
@@ -538,7 +539,7 @@ logq_launcher_main(Datum arg)
 								   RESTART_MS))
 		foreach(lc, databases)
 			((Database *) lfirst(lc))->retry_at =
-				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS);
+				TimestampTzPlusMilliseconds(logq_now(), RESTART_MS);
 
 	for (;;)
 	{
@@ -572,7 +573,7 @@ logq_launcher_main(Datum arg)
 		}
 		if (next != 0)
 		{
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+			timeout = TimestampDifferenceMilliseconds(logq_now(),
 													  next);
 			events |= WL_TIMEOUT;
 		}

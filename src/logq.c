@@ -117,6 +117,7 @@ define_switch(const char *name, const char *description, bool *variable)
 void
 _PG_init(void)
 {
+	logq_clock_init();
 	DefineCustomStringVariable("logq.bloom_attrs",
 							   "Sets the keys of attrs whose values sealed segments have filters of.",
 							   "A list of keys, separated by commas; a key that has other characters than letters, digits and underscores is quoted as an identifier.",

@@ -103,6 +103,7 @@
  *		partitionstatus.c	partition_status
  *		options.c	options of servers and user mappings, password rules
  *		require.c	errors of functions that are written in SQL
+ *		clock.c		the time that deadlines and ages are measured with
  *
  * Kafka:
  *
@@ -390,16 +391,18 @@ extern void logq_report_remote_error(int elevel, LogqConn *conn,
  * nobody waits for it any more.
  */
 #define LOGQ_PEER_CHECK_INTERVAL "500ms"
+/* servers that know the settings client_connection_check_interval, ... */
+#define LOGQ_HAS_PEER_CHECK 140000
+#define LOGQ_HAS_TRANSACTION_TIMEOUT 170000
 
 /* an option's value as text, or NULL */
 extern const char *logq_server_option(ForeignServer *server,
 									  const char *name);
 /*
  * SQL that gives one transaction what other connections have from their
- * startup packet; check_peer: and client_connection_check_interval, which is
- * known from 14 on.
+ * startup packet, and what servers of that version know beyond it.
  */
-extern const char *logq_transaction_settings(bool check_peer);
+extern const char *logq_transaction_settings(int server_version);
 /* SQL that fails, in this state, where the store of another partition is */
 #define LOGQ_WRONG_STORE_STATE "08004"
 extern void logq_append_store_check(StringInfo buf, int32 number);
@@ -481,6 +484,20 @@ extern void logq_append_literal(StringInfo buf, Datum value, bool isnull,
 extern void logq_append_time(StringInfo buf, TimestampTz time);
 /* pin the settings that output functions depend on; undo with AtEOXact_GUC */
 extern int	logq_set_transmission_modes(void);
+
+/* ---------- time, in clock.c ---------- */
+
+extern void logq_clock_init(void);
+/* for whatever is compared with each other: it is never set */
+extern TimestampTz logq_now(void);
+/* what people see of that */
+extern TimestampTz logq_wall_time(TimestampTz time);
+/*
+ * A wait began at "before" and was to end after "asked" ms, or only by an event
+ * if -1: us that this process, or the machine, has stood still meanwhile.  Others are not to blame for it: what they
+ * have to meet is put off.
+ */
+extern TimestampTz logq_time_stopped(TimestampTz before, long asked);
 
 /* ---------- remote write transactions, in xact.c ---------- */
 

@@ -485,13 +485,18 @@ logq_server_option(ForeignServer *server, const char *name)
 
 /* See logq.h. */
 const char *
-logq_transaction_settings(bool check_peer)
+logq_transaction_settings(int server_version)
 {
-	return check_peer ?
-		SESSION_SETTINGS(AS_SET_LOCAL)
+	if (server_version < LOGQ_HAS_PEER_CHECK)
+		return SESSION_SETTINGS(AS_SET_LOCAL);
+	if (server_version < LOGQ_HAS_TRANSACTION_TIMEOUT)
+		return SESSION_SETTINGS(AS_SET_LOCAL)
+			AS_SET_LOCAL("client_connection_check_interval",
+						 LOGQ_PEER_CHECK_INTERVAL);
+	return SESSION_SETTINGS(AS_SET_LOCAL)
 		AS_SET_LOCAL("client_connection_check_interval",
-					 LOGQ_PEER_CHECK_INTERVAL) :
-		SESSION_SETTINGS(AS_SET_LOCAL);
+					 LOGQ_PEER_CHECK_INTERVAL)
+		AS_SET_LOCAL("transaction_timeout", "0");
 }
 
 /*

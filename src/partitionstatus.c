@@ -112,7 +112,7 @@ advance_probe(StatusProbe *probe)
 		}
 		if (logq_partition_timeout > 0)
 			probe->answer_by =
-				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+				TimestampTzPlusMilliseconds(logq_now(),
 											logq_partition_timeout);
 	}
 	probe->events = WL_SOCKET_READABLE;
@@ -142,10 +142,12 @@ advance_probe(StatusProbe *probe)
 
 			probe->failure = message ? pstrdup(message) :
 				pchomp(PQerrorMessage(pg));
+			/* settings that went ahead are undone as well */
+			probe->conn->configured = false;
 		}
 		PQclear(res);
 	}
-	if (probe->answer_by != 0 && GetCurrentTimestamp() >= probe->answer_by)
+	if (probe->answer_by != 0 && logq_now() >= probe->answer_by)
 	{
 		/* not to be kept */
 		probe->conn->state = LOGQ_CONN_BROKEN;
@@ -178,7 +180,7 @@ run_probes(StatusProbe *probes, int n)
 				continue;
 			pending = true;
 			/* one after the other is enough: all are under way */
-			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 10);
+			deadline = TimestampTzPlusMilliseconds(logq_now(), 10);
 			if (!logq_conn_wait(probes[i].conn, probes[i].events, deadline) &&
 				probes[i].conn->state == LOGQ_CONN_CONNECTING)
 			{
@@ -245,14 +247,15 @@ logq_partition_status(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 
 	for (i = 0; i < n; i++)
+		if (probes[i].conn != NULL)
+			logq_conn_release(probes[i].conn);
+	for (i = 0; i < n; i++)
 	{
 		StatusProbe *probe = &probes[i];
 		Datum		values[7];
 		bool		nulls[7];
 		const char *state;
 
-		if (probe->conn != NULL)
-			logq_conn_release(probe->conn);
 		if (probe->rows != NULL)
 			state = "up";
 		else if (!OidIsValid(probe->part->serverid))

@@ -172,7 +172,7 @@ new_query(LogqScanState *scan)
 	query->cxt = cxt;
 	query->estate = scan->css.ss.ps.state;
 	dlist_init(&query->scans);
-	query->started_at = GetCurrentTimestamp();
+	query->started_at = logq_now();
 	query->first_row_ms = -1;
 	query->catalog_age_ms = catalog_age(scan, query->started_at);
 	query->userid = GetUserId();
@@ -224,7 +224,7 @@ logq_query_first_row(LogqScanState *scan)
 	LogqQuery  *query = scan->query;
 
 	if (query != NULL && query->first_row_ms < 0)
-		query->first_row_ms = (GetCurrentTimestamp() -
+		query->first_row_ms = (logq_now() -
 							   query->started_at) / 1000.0;
 }
 
@@ -313,7 +313,7 @@ tell(const LogqQuery *query)
 {
 	const Numbers *numbers = &query->numbers;
 	LogqQueryRecord record = {
-		.started_at = query->started_at,
+		.started_at = logq_wall_time(query->started_at),
 		.total_ms = (query->ended_at - query->started_at) / 1000.0,
 		.first_row_ms = query->first_row_ms,
 		.queued_ms = query->queued_ms,
@@ -352,7 +352,7 @@ logq_query_end(LogqScanState *scan, bool failed)
 	dlist_delete(&scan->query_node);
 	if (!dlist_is_empty(&query->scans))
 		return;
-	query->ended_at = GetCurrentTimestamp();
+	query->ended_at = logq_now();
 	dlist_delete(&query->node);
 	/* the next run may have its state at the same place */
 	query->estate = NULL;
@@ -459,14 +459,14 @@ logq_last_query(PG_FUNCTION_ARGS)
 	dlist_foreach(iter, &query->scans)
 		add_scan(query, dlist_container(LogqScanState, query_node, iter.cur),
 				 &numbers);
-	end = query->ended_at != 0 ? query->ended_at : GetCurrentTimestamp();
+	end = query->ended_at != 0 ? query->ended_at : logq_now();
 	for (int i = 0; i < query->nuses; i++)
 	{
 		asked += query->uses[i].asked;
 		missing += query->uses[i].missing;
 	}
 
-	values[n++] = TimestampTzGetDatum(query->started_at);
+	values[n++] = TimestampTzGetDatum(logq_wall_time(query->started_at));
 	values[n++] = BoolGetDatum(!query->failed && missing == 0);
 	values[n++] = Int32GetDatum(query->nuses);
 	values[n++] = Int32GetDatum(asked);
@@ -486,8 +486,8 @@ logq_last_query(PG_FUNCTION_ARGS)
 	values[n++] = Int64GetDatum(numbers.cached);
 	nulls[n] = numbers.oldest == 0;
 	/* another coordinator's clock may be ahead */
-	values[n++] = Float8GetDatum(Max(query->started_at - numbers.oldest, 0) /
-								 1000.0);
+	values[n++] = Float8GetDatum(Max(logq_wall_time(query->started_at) -
+									 numbers.oldest, 0) / 1000.0);
 	nulls[n] = query->catalog_age_ms < 0;
 	values[n++] = Float8GetDatum(query->catalog_age_ms);
 	values[n++] = BoolGetDatum(query->ended_at == 0);

@@ -490,7 +490,7 @@ char *
 logq_reader_check(const LogqTopic *topic)
 {
 	LogqReader *reader = start_reader(topic, LOGQ_FRAME_CHECK);
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz deadline = TimestampTzPlusMilliseconds(logq_now(),
 													   CHECK_MS);
 	char	   *problem = NULL;
 
@@ -500,7 +500,7 @@ logq_reader_check(const LogqTopic *topic)
 		{
 			uint32		events = WL_LATCH_SET | WL_SOCKET_READABLE |
 				WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
-			long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+			long		left = TimestampDifferenceMilliseconds(logq_now(),
 															   deadline);
 
 			if (left <= 0)

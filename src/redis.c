@@ -180,7 +180,7 @@ advance(void)
 static bool
 check_stores(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	int			timeout = Max(logq_cache_timeout, STORE_TIMEOUT_MS);
 
 	if (!advance())
@@ -201,7 +201,7 @@ static void
 at_exit(int code, Datum arg)
 {
 	TimestampTz end =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		TimestampTzPlusMilliseconds(logq_now(),
 									Min(logq_cache_timeout, MAX_END_MS));
 
 	while (!dlist_is_empty(&lookups))
@@ -218,7 +218,7 @@ at_exit(int code, Datum arg)
 		uint32		events;
 		unsigned	generation;
 		struct pollfd pfd = {0};
-		long		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		long		rest = TimestampDifferenceMilliseconds(logq_now(),
 														   end);
 
 		pfd.fd = logq_redis_conn_socket(session_conn, &events, &generation);
@@ -262,7 +262,7 @@ logq_redis_session_conn(const LogqRedisConfig *config)
 static bool
 is_paused(void)
 {
-	if (paused_until != 0 && GetCurrentTimestamp() >= paused_until)
+	if (paused_until != 0 && logq_now() >= paused_until)
 		paused_until = 0;
 	return paused_until != 0;
 }
@@ -433,7 +433,7 @@ logq_redis_lookup(const LogqCacheKey *keys, int nkeys, LogqRedisTake take,
 	lookup->take = take;
 	lookup->arg = arg;
 	lookup->group = ++last_group;
-	lookup->begun_at = GetCurrentTimestamp();
+	lookup->begun_at = logq_now();
 	lookup->deadline = TimestampTzPlusMilliseconds(lookup->begun_at,
 												   logq_cache_timeout);
 	dlist_push_tail(&lookups, &lookup->node);
@@ -457,7 +457,7 @@ note_timeout(const LogqRedisLookup *lookup)
 	char		reason[LOGQ_REDIS_REASON_LEN];
 
 	if (logq_cache_timeout < MIN_TIMEOUT_MS)
-		paused_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		paused_until = TimestampTzPlusMilliseconds(logq_now(),
 												   HASTY_PAUSE_MS);
 	if (paused_until != 0 || (heard && ++partial < MAX_PARTIAL))
 	{
@@ -482,7 +482,7 @@ logq_redis_poll(LogqRedisLookup *lookup)
 		return true;
 	/* what is there has come in time, whenever somebody looks */
 	(void) advance();
-	if (!lookup->over && GetCurrentTimestamp() >= lookup->deadline)
+	if (!lookup->over && logq_now() >= lookup->deadline)
 		note_timeout(lookup);
 	return lookup->over;
 }

@@ -139,7 +139,7 @@ find_entry(const LogqRedisConfig *config, bool make)
 	oldest->database = MyDatabaseId;
 	oldest->serverid = config->serverid;
 	oldest->hash = config->hash;
-	oldest->used_at = GetCurrentTimestamp();
+	oldest->used_at = logq_now();
 	oldest->pause_ms = MIN_PAUSE_MS;
 	oldest->write_pause_ms = MIN_PAUSE_MS;
 	return oldest;
@@ -180,7 +180,7 @@ logq_redis_may_ask(const LogqRedisConfig *config)
 	LogqRedisAsk ask;
 
 	lock_entries(LW_SHARED);
-	ask = ask_entry(find_entry(config, false), GetCurrentTimestamp());
+	ask = ask_entry(find_entry(config, false), logq_now());
 	unlock_entries();
 	return ask != LOGQ_REDIS_ASK_NOT;
 }
@@ -188,7 +188,7 @@ logq_redis_may_ask(const LogqRedisConfig *config)
 LogqRedisAsk
 logq_redis_begin_ask(const LogqRedisConfig *config)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	LogqRedisAsk ask;
 	Entry	   *entry;
 
@@ -224,7 +224,7 @@ void
 logq_redis_failed(const LogqRedisConfig *config, bool probe,
 				  const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	char		clean[LOGQ_REDIS_REASON_LEN];
 	bool		opened = false;
 	Entry	   *entry;
@@ -259,7 +259,7 @@ logq_redis_failed(const LogqRedisConfig *config, bool probe,
 void
 logq_redis_answered(const LogqRedisConfig *config)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		closed = false;
 	Entry	   *entry;
 
@@ -305,7 +305,7 @@ logq_redis_abandon_probe(void)
 LogqRedisAsk
 logq_redis_begin_write(const LogqRedisConfig *config)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	LogqRedisAsk ask = LOGQ_REDIS_ASK;
 	Entry	   *entry;
 
@@ -339,7 +339,7 @@ logq_redis_begin_write(const LogqRedisConfig *config)
 void
 logq_redis_refused(const LogqRedisConfig *config, const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	char		clean[LOGQ_REDIS_REASON_LEN];
 	bool		began = false;
 	Entry	   *entry;
@@ -382,7 +382,7 @@ logq_redis_taken(const LogqRedisConfig *config)
 	{
 		ended = true;
 		entry->read_only = false;
-		entry->since = GetCurrentTimestamp();
+		entry->since = logq_now();
 		entry->write_pause_ms = MIN_PAUSE_MS;
 		entry->refusal[0] = '\0';
 	}

@@ -245,7 +245,7 @@ send_unlinks(LogqRedisConn *conn, Clear *clear)
 static void
 wait_for_answers(LogqRedisConn *conn, const Clear *clear)
 {
-	TimestampTz started_at = GetCurrentTimestamp();
+	TimestampTz started_at = logq_now();
 
 	for (;;)
 	{
@@ -265,7 +265,7 @@ wait_for_answers(LogqRedisConn *conn, const Clear *clear)
 
 		end = TimestampTzPlusMilliseconds(Max(started_at, conn->progress_at),
 										  PATIENCE_MS);
-		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		rest = TimestampDifferenceMilliseconds(logq_now(), end);
 		if (rest <= 0)
 			report_failure(conn->config,
 						   psprintf("no answer within %d ms", PATIENCE_MS));

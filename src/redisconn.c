@@ -321,7 +321,7 @@ receive(LogqRedisConn *conn)
 		}
 		if (reader->len == before)
 			break;
-		conn->received_at = conn->progress_at = GetCurrentTimestamp();
+		conn->received_at = conn->progress_at = logq_now();
 		if (command == NULL || command->group != conn->group)
 		{
 			conn->group = command != NULL ? command->group : 0;
@@ -358,7 +358,7 @@ transmit(LogqRedisConn *conn)
 		else if (sdslen(redis->obuf) == before)
 			break;
 		else
-			conn->progress_at = GetCurrentTimestamp();
+			conn->progress_at = logq_now();
 	}
 	logq_redis_tls_clear_errors();
 }
@@ -567,7 +567,7 @@ static void
 open_connection(LogqRedisConn *conn)
 {
 	conn->state = LOGQ_REDIS_OPEN;
-	conn->progress_at = GetCurrentTimestamp();
+	conn->progress_at = logq_now();
 	if (conn->config->tls)
 		logq_redis_tls_start(conn);
 	if (conn->early_len > 0)
@@ -668,7 +668,7 @@ logq_redis_connect(const LogqRedisConfig *config)
 	}
 	conn->config = config;
 	conn->state = LOGQ_REDIS_RESOLVING;
-	conn->progress_at = GetCurrentTimestamp();
+	conn->progress_at = logq_now();
 	dlist_init(&conn->commands);
 	if (config->tls)
 		logq_redis_tls_prepare(conn);

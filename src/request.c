@@ -267,7 +267,7 @@ logq_stream_send(LogqStream *stream)
 	stream->conn->in_snapshot = false;
 	MemoryContextSwitchTo(old);
 
-	stream->asked_at = GetCurrentTimestamp();
+	stream->asked_at = logq_now();
 	stream->requests++;
 	stream->state = LOGQ_STREAM_SENDING;
 	logq_stream_sent(stream);
@@ -300,7 +300,7 @@ logq_stream_ask(LogqStream *stream)
 	else
 	{
 		stream->fresh = false;
-		stream->attempt_at = GetCurrentTimestamp();
+		stream->attempt_at = logq_now();
 		logq_stream_send(stream);
 	}
 }

@@ -188,7 +188,7 @@ is_fresh(const Entry *entry, TimestampTz now)
 static int
 recall(const char *name, bool only_fresh, Address *addresses)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	Entry	   *entry;
 	int			n = 0;
 
@@ -212,7 +212,7 @@ recall(const char *name, bool only_fresh, Address *addresses)
 static void
 remember(const HostName *name)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	Entry	   *entry;
 
 	lock_cache();
@@ -247,7 +247,7 @@ note_asked(const char *name)
 	lock_cache();
 	entry = find_entry(name);
 	if (entry != NULL)
-		entry->asked_at = GetCurrentTimestamp();
+		entry->asked_at = logq_now();
 	unlock_cache();
 	return entry != NULL;
 }

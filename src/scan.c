@@ -750,7 +750,7 @@ start_run(LogqScanState *state)
 		state->bounded[i] = true;
 	}
 	state->clock.seen_turn = state->clock.turn;
-	state->clock.seen_at = GetCurrentTimestamp();
+	state->clock.seen_at = logq_now();
 	state->current = -1;
 	state->opened = 0;
 	state->active = 0;

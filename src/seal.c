@@ -205,9 +205,9 @@ give_turn(LogqSealing *s, bool got)
 static void
 pause_ms(long ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	TimestampTz until = TimestampTzPlusMilliseconds(logq_now(), ms);
 
-	while ((ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+	while ((ms = TimestampDifferenceMilliseconds(logq_now(),
 												 until)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |

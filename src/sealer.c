@@ -56,7 +56,7 @@ static List *tasks = NIL;
 static void
 find_tasks(void *arg)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	ListCell   *lc;
 
 	if (!OidIsValid(get_extension_oid("logq", true)))
@@ -105,7 +105,7 @@ static void
 seal_step(void *arg)
 {
 	SealTask   *task = arg;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	char	   *name;
 	int64		rows;
 
@@ -161,7 +161,7 @@ end_task(SealTask *task, const ErrorData *edata)
 	{
 		const char *text = logq_worker_error_text(edata);
 
-		paused_at = GetCurrentTimestamp();
+		paused_at = logq_now();
 		if (logq_shmem_set_seal_paused(task->part->number, paused_at, text))
 			ereport(LOG,
 					(errcode(edata->sqlerrcode),
@@ -172,7 +172,7 @@ end_task(SealTask *task, const ErrorData *edata)
 		return;
 	}
 	if (task->stuck)
-		paused_at = GetCurrentTimestamp();
+		paused_at = logq_now();
 	(void) logq_shmem_set_seal_paused(task->part->number, paused_at, NULL);
 }
 

@@ -236,7 +236,7 @@ static void
 set_deadline(Probe *probe)
 {
 	probe->conn->connect_deadline =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		TimestampTzPlusMilliseconds(logq_now(),
 									Max(logq_connect_timeout,
 										MIN_PROBE_TIMEOUT_MS));
 }
@@ -281,7 +281,7 @@ start_probe(Probe *probe, const LogqServers *servers, int server, Oid userid)
 
 	probe->servers = *servers;
 	probe->server = server;
-	probe->started_at = GetCurrentTimestamp();
+	probe->started_at = logq_now();
 	PG_TRY();
 	{
 		probe->conn = logq_conn_acquire_server(servers->serverid, userid,
@@ -368,7 +368,7 @@ advance_probe(Probe *probe)
 	if (ready)
 	{
 		logq_health_answered(&probe->servers, probe->server, -1,
-							 (GetCurrentTimestamp() -
+							 (logq_now() -
 							  probe->started_at) / 1000.0);
 		/* a session can use it; the worker never reads */
 		if (MyBgworkerEntry != NULL)
@@ -379,7 +379,7 @@ advance_probe(Probe *probe)
 	else if (failure != NULL)
 	{
 		/* a user's wrong password is no news of the server but that it is up */
-		if (GetCurrentTimestamp() >= probe->conn->connect_deadline)
+		if (logq_now() >= probe->conn->connect_deadline)
 			logq_health_failed(&probe->servers, probe->server,
 							   LOGQ_FAULT_SILENT, failure);
 		else if (logq_conn_was_heard(probe->conn))
@@ -495,7 +495,7 @@ int
 logq_choose_server(const LogqServers *servers, Oid userid, uint32 tried)
 {
 	LogqHealth	health[LOGQ_MAX_SERVERS];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	bool		in_trouble = false;
 	double		fastest = -1;
 	int			similar = 0;
@@ -553,7 +553,7 @@ int
 logq_choose_other(const LogqServers *servers, int server, uint32 tried)
 {
 	LogqHealth	health[LOGQ_MAX_SERVERS];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	int			chosen = -1;
 
 	logq_health_get(servers, health);
@@ -627,9 +627,9 @@ logq_server_refusal(const LogqServers *servers, int server)
 	logq_health_get(servers, health);
 	if (h->breaker != LOGQ_BREAKER_CLOSED)
 		return psprintf("not asked since %s: %s",
-						timestamptz_to_str(h->since), h->reason);
+						timestamptz_to_str(logq_wall_time(h->since)), h->reason);
 	if (servers->servers[server].replica &&
-		lags(h, GetCurrentTimestamp()))
+		lags(h, logq_now()))
 		return psprintf("replica is " INT64_FORMAT " ms behind, more than \"logq.max_replica_lag\"",
 						h->lag_ms);
 	return pstrdup("not asked");

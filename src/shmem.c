@@ -330,7 +330,7 @@ logq_shmem_wake_maintenance(void)
 void
 logq_shmem_doubt(int32 number)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	Entry	   *entry;
 	Latch	   *latch;
 
@@ -422,7 +422,7 @@ logq_shmem_set_error(int32 number, const char *error)
 		if (entry->confirmation.error[0] == '\0')
 			entry->failing_since = 0;
 		else if (entry->failing_since == 0)
-			entry->failing_since = GetCurrentTimestamp();
+			entry->failing_since = logq_now();
 	}
 	LWLockRelease(lock);
 }
@@ -547,11 +547,11 @@ logq_catalog_status(PG_FUNCTION_ARGS)
 		state_of_entry(&ours[i], &st);
 		values[col++] = Int32GetDatum(ours[i].key.number);
 		values[col++] = Int64GetDatum(st.confirmation.version);
-		values[col++] = TimestampTzGetDatum(st.confirmation.confirmed_at);
+		values[col++] = TimestampTzGetDatum(logq_wall_time(st.confirmation.confirmed_at));
 		values[col++] = CStringGetTextDatum(st.confirmation.error);
-		values[col++] = TimestampTzGetDatum(st.failing_since);
-		values[col++] = TimestampTzGetDatum(st.doubted_at);
-		values[col++] = TimestampTzGetDatum(f->asked_at);
+		values[col++] = TimestampTzGetDatum(logq_wall_time(st.failing_since));
+		values[col++] = TimestampTzGetDatum(logq_wall_time(st.doubted_at));
+		values[col++] = TimestampTzGetDatum(logq_wall_time(f->asked_at));
 		values[col++] = Int32GetDatum(f->format);
 		values[col++] = Int32GetDatum(LOGQ_STORE_FORMAT);
 		values[col++] = Float8GetDatum(f->clock_offset / 1000.0);

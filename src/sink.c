@@ -229,7 +229,7 @@ logq_sink_write(LogqRun *run, LogqSink *sink)
 	sink->ncopies = 0;
 	sink->committed = false;
 	sink->phase = SINK_WRITING;
-	sink->give_up_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	sink->give_up_at = TimestampTzPlusMilliseconds(logq_now(),
 												   ANSWER_MS);
 	if (!PQsendQuery(sink->conn->pg, sql.data))
 		note_failure(sink, NULL);
@@ -371,7 +371,7 @@ logq_sink_advance(LogqSink *sink)
 		return false;
 	pg = sink->conn->pg;
 	if (sink->ready != 0)
-		sink->give_up_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		sink->give_up_at = TimestampTzPlusMilliseconds(logq_now(),
 													   ANSWER_MS);
 	/* also when idle: the server says goodbye, or is gone */
 	if ((sink->ready & WL_SOCKET_READABLE) != 0 &&
@@ -419,7 +419,7 @@ logq_sink_advance(LogqSink *sink)
 		PQclear(res);
 	}
 	if (sink->phase == SINK_WRITING &&
-		GetCurrentTimestamp() >= sink->give_up_at && !is_ready(sink))
+		logq_now() >= sink->give_up_at && !is_ready(sink))
 	{
 		sink->failure = SINK_FAILED_LOST;
 		sink->error = MemoryContextStrdup(sink->cxt,

@@ -707,7 +707,7 @@ advance(LogqStream *stream)
 	bool		moved = false;	/* something has come */
 
 	if (stream->ready_events & WL_SOCKET_READABLE)
-		stream->progress_at = GetCurrentTimestamp();
+		stream->progress_at = logq_now();
 	stream->has_row = false;
 	for (;;)
 	{
@@ -734,7 +734,7 @@ advance(LogqStream *stream)
 
 			case LOGQ_STREAM_BACKOFF:
 				{
-					TimestampTz now = GetCurrentTimestamp();
+					TimestampTz now = logq_now();
 
 					if (now < stream->retry_at)
 					{
@@ -848,7 +848,7 @@ need_input:
 		{
 			stream->wait_events = WL_SOCKET_READABLE;
 			if (moved)
-				stream->progress_at = GetCurrentTimestamp();
+				stream->progress_at = logq_now();
 			moved = false;
 			if (!logq_stream_before_wait(stream))
 				return LOGQ_STREAM_WAIT;

@@ -247,7 +247,7 @@ look_after(TopicRun *run, TimestampTz now)
 TimestampTz
 logq_topics_look_after(bool extension_there)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	uint64		changes = logq_topics_change_count();
 	TimestampTz next;
 	ListCell   *lc;
@@ -261,7 +261,7 @@ logq_topics_look_after(bool extension_there)
 		changed = changed || changes != changes_seen;
 		changes_seen = changes;
 		look_for_topics(now);
-		now = GetCurrentTimestamp();
+		now = logq_now();
 		look_at = TimestampTzPlusMilliseconds(now, extension_there ? LOOK_MS :
 											  NO_EXTENSION_LOOK_MS);
 	}

@@ -89,7 +89,7 @@ logq_watch_disconnect(LogqWatch *w, TimestampTz retry_at)
 static void
 fail(LogqWatch *w, const char *text)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 
 	w->backoff = Min(Max(w->backoff * 2, MIN_RETRY_MS), MAX_RETRY_MS);
 	w->failed_at = now;
@@ -280,7 +280,8 @@ ask(LogqWatch *w, TimestampTz now)
 	w->checking = now >= w->check_at;
 	if (w->checking)
 	{
-		TimestampTz limit = now - (TimestampTz) logq_seal_after * USECS_PER_SEC;
+		TimestampTz limit = GetCurrentTimestamp() -
+			(TimestampTz) logq_seal_after * USECS_PER_SEC;
 
 		/* one that was opened again rests for a while, too */
 		appendStringInfo(&sql, "; SELECT "
@@ -304,7 +305,7 @@ ask(LogqWatch *w, TimestampTz now)
 	if (w->refusal != NULL)
 		pfree(w->refusal);
 	w->refusal = NULL;
-	w->asked_at = GetCurrentTimestamp();
+	w->asked_at = logq_now();
 	w->answer_by =
 		TimestampTzPlusMilliseconds(w->asked_at, answer_ms());
 	if (!PQsendQuery(w->conn->pg, sql.data))
@@ -336,7 +337,7 @@ refuse(LogqWatch *w, const char *why)
 static void
 take_facts(LogqWatch *w, const PGresult *res)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	LogqPartitionFacts *facts = &w->facts;
 	TimestampTz its_clock;
 
@@ -345,7 +346,9 @@ take_facts(LogqWatch *w, const PGresult *res)
 	its_clock = strtoll(PQgetvalue(res, 0, 3), NULL, 10) -
 		unix_seconds(0) * USECS_PER_SEC;
 	facts->clock_error = (now - w->asked_at) / 2;
-	facts->clock_offset = its_clock - w->asked_at - facts->clock_error;
+	/* that one is of the clock on the wall, which may have been set since */
+	facts->clock_offset = its_clock - (GetCurrentTimestamp() -
+									   facts->clock_error);
 	facts->connections = atoi(PQgetvalue(res, 0, 4));
 	facts->max_connections = atoi(PQgetvalue(res, 0, 5));
 }
@@ -458,7 +461,7 @@ logq_watches_put_off(TimestampTz by)
 static ErrorData *
 stand_still(void (*function) (void *arg), LogqWatch *w, const char *what)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = logq_now();
 	ErrorData  *edata;
 
 	pgstat_report_activity(STATE_RUNNING,
@@ -467,7 +470,7 @@ stand_still(void (*function) (void *arg), LogqWatch *w, const char *what)
 	edata = logq_in_round(function, w);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
-	logq_watches_put_off(GetCurrentTimestamp() - start);
+	logq_watches_put_off(logq_now() - start);
 	return edata;
 }
 
@@ -580,7 +583,7 @@ publish_facts(LogqWatch *w)
 static void
 handle_answer(LogqWatch *w)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	LogqConfirmation c;
 
 	if (is_outdated(w))
@@ -647,7 +650,7 @@ handle_answer(LogqWatch *w)
 TimestampTz
 logq_watch_advance(LogqWatch *w, int interval)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = logq_now();
 	ErrorData  *edata;
 
 	if (w->phase == LOGQ_WATCH_DOWN)
@@ -698,7 +701,7 @@ logq_watch_advance(LogqWatch *w, int interval)
 							 TimestampTzPlusMilliseconds(w->asked_at,
 														 MIN_WAKE_MS));
 		/* those that are nearly due go along, and the loop wakes up less */
-		now = GetCurrentTimestamp();
+		now = logq_now();
 		if (TimestampTzPlusMilliseconds(now, interval / 10) >= w->poll_at)
 		{
 			w->poll_at = TimestampTzPlusMilliseconds(now, interval);

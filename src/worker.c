@@ -128,6 +128,12 @@ sync_watches(void *arg)
 	logq_shmem_forget_others(parts);
 }
 
+static void
+look_for_extension(void *arg)
+{
+	extension_there = OidIsValid(get_extension_oid("logq", true));
+}
+
 /*
  * Bring our list of partitions up to date.
  */
@@ -146,10 +152,11 @@ look_for_partitions(void)
 	}
 	if (edata == NULL)
 		return;
-	/* the extension may be on its way out */
+	/* the extension may be on its way out, which gives errors of all kinds */
 	if (!logq_worker_is_temporary(edata) &&
 		edata->sqlerrcode != ERRCODE_UNDEFINED_TABLE &&
-		edata->sqlerrcode != ERRCODE_UNDEFINED_SCHEMA)
+		edata->sqlerrcode != ERRCODE_UNDEFINED_SCHEMA &&
+		(logq_in_round(look_for_extension, NULL) != NULL || extension_there))
 		ReThrowError(edata);
 	extension_there = false;
 }
@@ -272,7 +279,7 @@ wait_for_events(TimestampTz until)
 		}
 	}
 
-	before = GetCurrentTimestamp();
+	before = logq_now();
 	timeout = TimestampDifferenceMilliseconds(before, until);
 	occurred = palloc(n * sizeof(WaitEvent));
 	n = WaitEventSetWait(wait_set, timeout, occurred, n, PG_WAIT_EXTENSION);
@@ -365,7 +372,7 @@ logq_maintenance_main(Datum arg)
 			interval = Min(Max(logq_catalog_max_age / 2, MIN_POLL_MS),
 						   MAX_POLL_MS);
 
-		now = GetCurrentTimestamp();
+		now = logq_now();
 		if (TimestampTzPlusMilliseconds(now, interval / 10) >= sync_at)
 		{
 			look_for_partitions();
@@ -379,7 +386,7 @@ logq_maintenance_main(Datum arg)
 		foreach(lc, logq_maintenance.watches)
 			next = Min(next, logq_watch_advance(lfirst(lc), interval));
 		if (logq_maintenance.sealer_wanted)
-			start_sealer(GetCurrentTimestamp());
+			start_sealer(logq_now());
 		if (now >= probe_at && logq_health_any_trouble())
 		{
 			do_probes(probe_servers);

@@ -57,7 +57,7 @@ poll_socket(PGconn *pg, short events, TimestampTz deadline)
 		if (deadline != 0)
 		{
 			timeout = (int)
-				TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+				TimestampDifferenceMilliseconds(logq_now(),
 												deadline);
 			if (timeout <= 0)
 				return false;
@@ -357,7 +357,7 @@ abort_write_xacts(void)
 	}
 
 	/* ... and within one deadline */
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	deadline = TimestampTzPlusMilliseconds(logq_now(),
 										   ABORT_TIMEOUT);
 	while ((wx = logq_write_xacts) != NULL)
 	{
@@ -528,7 +528,7 @@ abort_savepoints(int level)
 		if (wx->part != NULL)
 			wx->part->loaded = false;
 		if (deadline == 0)
-			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+			deadline = TimestampTzPlusMilliseconds(logq_now(),
 												   SUBABORT_TIMEOUT);
 		if (wx->conn != NULL && !rollback_to_savepoint(wx, level, deadline))
 			logq_xact_lose_connection(wx);
