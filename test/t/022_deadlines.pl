@@ -387,6 +387,33 @@ foreach my $remote (@remote)
 	}
 }
 
+# ---------- a timeout of the partition's own ----------
+
+# it would end the backend, whatever it does
+SKIP:
+{
+	skip 'transaction_timeout is of PostgreSQL 17', 3 if $c->part('p1')->pg_version < 17;
+
+	my $lasts = sub {
+		LogqTest::poll(sub {
+				$c->on('p1', "SELECT max(clock_timestamp() - xact_start) > '2 seconds' FROM pg_stat_activity WHERE usename = 'logq'") eq 't';
+			});
+	};
+	my $s;
+
+	$c->on('p1', "ALTER ROLE logq SET transaction_timeout = '1s'");
+	$s = $c->session;
+	$s->query('BEGIN');
+	$s->query("INSERT INTO logq.logs (ts, level, partition) VALUES ('2024-06-01 00:00+00', 'SLOW', 'p1')");
+	ok($lasts->(), 'a transaction takes longer than a partition wants');
+	is($s->query("SELECT count(*) FROM logq.logs WHERE level = 'SLOW'"), 1, 'it goes on');
+	$s->query('ROLLBACK; BEGIN; DECLARE c CURSOR FOR SELECT id FROM logq.logs; MOVE 1 FROM c');
+	$lasts->();
+	is($s->query('MOVE ALL FROM c; COMMIT'), '', 'so does a query');
+	$s->quit;
+	$c->on('p1', 'ALTER ROLE logq RESET transaction_timeout');
+}
+
 # ---------- writes that are refused ----------
 
 sub count_new
