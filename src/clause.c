@@ -195,12 +195,15 @@ rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
 	return result;
 }
 
-/* What arms of AND or OR ahead of an expression say about it */
+/* What arms of AND and OR ahead of an expression say about it */
 typedef struct GuardState
 {
 	const LogqShipContext *cxt;
-	Expr	   *decided;		/* true: it is of no matter */
+	List	   *decided;		/* conditions: if one is true, it is of no
+								 * matter */
 } GuardState;
+
+static Node *guard_mutator(Node *node, void *arg);
 
 /*
  * Of which nodes may parts be sent, or prune?  All parts of these are
@@ -235,91 +238,122 @@ may_be_sent(const Node *node)
 }
 
 /*
- * Put what is computed before the scan, and may fail, under a condition.
+ * Put what is computed before the scan under conditions, in their order.  See
+ * logq_is_guarded().
  */
+static Node *
+guard(const GuardState *state, Node *node)
+{
+	CaseExpr   *c = makeNode(CaseExpr);
+	ListCell   *lc;
+
+	c->casetype = exprType(node);
+	c->casecollid = exprCollation(node);
+	foreach(lc, state->decided)
+	{
+		CaseWhen   *when = makeNode(CaseWhen);
+
+		when->expr = lfirst(lc);
+		when->result = (Expr *) makeNullConst(c->casetype, exprTypmod(node),
+											  c->casecollid);
+		when->location = -1;
+		c->args = lappend(c->args, when);
+	}
+	c->defresult = (Expr *) node;
+	c->location = -1;
+	return (Node *) c;
+}
+
+/* See shippable.h. */
+bool
+logq_is_guarded(const Node *node)
+{
+	const CaseExpr *c = (const CaseExpr *) node;
+	ListCell   *lc;
+
+	/* one of the query's own has a place there */
+	if (!IsA(node, CaseExpr) || c->arg != NULL || c->location != -1)
+		return false;
+	foreach(lc, c->args)
+	{
+		const Expr *result = lfirst_node(CaseWhen, lc)->result;
+
+		if (!IsA(result, Const) || !((const Const *) result)->constisnull)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The next arm of AND or OR is to be computed unless this one has decided.
+ */
+static void
+add_decision(GuardState *state, BoolExprType boolop, Node *arm)
+{
+	if (boolop == NOT_EXPR || IsA(arm, Const) ||
+		!logq_is_scan_constant(state->cxt, arm))
+		return;
+	state->decided = lappend(list_copy(state->decided),
+							 boolop == OR_EXPR ? arm :
+							 (Node *) make_notclause((Expr *) arm));
+}
+
 static Node *
 guard_mutator(Node *node, void *arg)
 {
 	GuardState *state = arg;
-	CaseExpr   *c;
-	CaseWhen   *when;
 
 	if (node == NULL)
 		return NULL;
 	/* these have no type */
 	if (IsA(node, List) || IsA(node, CaseWhen))
 		return expression_tree_mutator(node, guard_mutator, arg);
-	if (!logq_is_scan_constant(state->cxt, node))
-		return may_be_sent(node) ?
-			expression_tree_mutator(node, guard_mutator, arg) : node;
-	if (logq_cannot_fail(state->cxt, node))
-		return node;
+	if (logq_is_scan_constant(state->cxt, node))
+		return state->decided == NIL ||
+			logq_cannot_fail(state->cxt, node) ? node : guard(state, node);
+	if (IsA(node, BoolExpr))
+	{
+		BoolExpr   *b = (BoolExpr *) node;
+		GuardState	inner = *state;
+		List	   *args = NIL;
+		ListCell   *lc;
 
-	when = makeNode(CaseWhen);
-	when->expr = copyObject(state->decided);
-	when->result = (Expr *) makeNullConst(exprType(node), exprTypmod(node),
-										  exprCollation(node));
-	when->location = -1;
-	c = makeNode(CaseExpr);
-	c->casetype = exprType(node);
-	c->casecollid = exprCollation(node);
-	c->args = list_make1(when);
-	c->defresult = (Expr *) node;
-	c->location = -1;
-	return (Node *) c;
+		check_stack_depth();
+		foreach(lc, b->args)
+		{
+			args = lappend(args, guard_mutator(lfirst(lc), &inner));
+			add_decision(&inner, b->boolop, lfirst(lc));
+		}
+		return (Node *) makeBoolExpr(b->boolop, args, b->location);
+	}
+	return may_be_sent(node) ?
+		expression_tree_mutator(node, guard_mutator, arg) : node;
 }
 
 /*
- * Does an expression have what is known only when the query runs?
+ * Is there an AND or OR with an arm that can decide about others?
  */
 static bool
-known_late_walker(Node *node, void *cxt)
+decides_walker(Node *node, void *cxt)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Param) ||
-		(IsA(node, Var) && logq_var_column(cxt, node) < 0))
-		return true;
-	return expression_tree_walker(node, known_late_walker, cxt);
-}
-
-/*
- * AND and OR look at their arms from left to right, and no further than need
- * be.  An arm that does not depend on rows may thus protect later ones, as in
- * $1 = '' OR ts >= $1::timestamptz; but what these compare with is computed
- * before the scan.  So it is computed unless an arm ahead has decided.
- */
-static Expr *
-guard_arms(const LogqShipContext *cxt, BoolExpr *b)
-{
-	List	   *args = NIL;
-	List	   *deciding = NIL;
-	ListCell   *lc;
-
-	foreach(lc, b->args)
+	if (IsA(node, BoolExpr) && ((BoolExpr *) node)->boolop != NOT_EXPR)
 	{
-		Node	   *arm = lfirst(lc);
-		bool		decides = logq_is_scan_constant(cxt, arm);
+		GuardState	state = {cxt};
+		ListCell   *lc;
 
-		if (deciding != NIL && !decides)
-		{
-			GuardState	state = {cxt};
-
-			state.decided = b->boolop == OR_EXPR ?
-				make_orclause(deciding) :
-				make_notclause(make_andclause(deciding));
-			arm = guard_mutator(arm, &state);
-		}
-		args = lappend(args, arm);
-		if (decides)
-			deciding = lappend(deciding, arm);
+		foreach(lc, ((BoolExpr *) node)->args)
+			add_decision(&state, ((BoolExpr *) node)->boolop, lfirst(lc));
+		if (state.decided != NIL)
+			return true;
 	}
-	return makeBoolExpr(b->boolop, args, b->location);
+	return expression_tree_walker(node, decides_walker, cxt);
 }
 
-/* Rewrite what is below, and guard what is known late, if anything is. */
+/* Rewrite the comparisons in a clause. */
 static Expr *
-rewrite(const LogqShipContext *cxt, Expr *clause, bool known_late)
+rewrite_comparisons(const LogqShipContext *cxt, Expr *clause)
 {
 	if (IsA(clause, OpExpr))
 		return rewrite_comparison(cxt, (OpExpr *) clause);
@@ -335,25 +369,36 @@ rewrite(const LogqShipContext *cxt, Expr *clause, bool known_late)
 		foreach(lc, b->args)
 		{
 			Expr	   *arg = (Expr *) lfirst(lc);
-			Expr	   *new = rewrite(cxt, arg, known_late);
+			Expr	   *new = rewrite_comparisons(cxt, arg);
 
 			changed |= new != arg;
 			args = lappend(args, new);
 		}
 		if (changed)
-			clause = makeBoolExpr(b->boolop, args, b->location);
-		if (known_late && b->boolop != NOT_EXPR)
-			clause = guard_arms(cxt, (BoolExpr *) clause);
+			return makeBoolExpr(b->boolop, args, b->location);
+		list_free(args);
 	}
 	return clause;
 }
 
-/* See logq.h.  The result may share parts with the clause. */
+/*
+ * See logq.h.  The result may share parts with the clause.
+ *
+ * AND and OR look at their arms from left to right, and no further than need
+ * be.  An arm that does not depend on rows may thus protect later ones, as in
+ * $1 = '' OR ts >= $1::timestamptz; but what these compare with is computed
+ * before the scan.  So it is computed unless an arm ahead has decided, and is
+ * NULL then.
+ */
 Expr *
 logq_rewrite_clause(const LogqShipContext *cxt, Expr *clause)
 {
-	return rewrite(cxt, clause, IsA(clause, BoolExpr) &&
-				   known_late_walker((Node *) clause, (void *) cxt));
+	GuardState	state = {cxt};
+
+	clause = rewrite_comparisons(cxt, clause);
+	if (!decides_walker((Node *) clause, (void *) cxt))
+		return clause;
+	return (Expr *) guard_mutator((Node *) clause, &state);
 }
 
 /* ---------- ranking ---------- */

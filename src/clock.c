@@ -31,6 +31,7 @@
 
 /* the postmaster's, where it loads the library: so the same in all processes */
 static TimestampTz boot_time = 0;
+static TimestampTz loaded_at = 0;
 
 /*
  * Time since the machine was started, that of sleeping included.
@@ -45,12 +46,20 @@ since_boot(void)
 }
 
 /*
- * When the library is loaded.
+ * When the library is loaded.  A machine without a clock may take the time for
+ * 1970 at first; times before 2000 are negative, and 0 is "never".
  */
 void
 logq_clock_init(void)
 {
-	boot_time = GetCurrentTimestamp() - since_boot();
+	boot_time = Max(GetCurrentTimestamp(), USECS_PER_DAY) - since_boot();
+	loaded_at = logq_now();
+}
+
+TimestampTz
+logq_loaded_at(void)
+{
+	return loaded_at;
 }
 
 TimestampTz

@@ -174,6 +174,9 @@ logq_conn_drain(LogqConn *conn)
 			}
 			if (PQresultStatus(res) == PGRES_COPY_OUT)
 				conn->in_copy = true;
+			/* settings that went ahead of what failed are undone with it */
+			if (PQresultStatus(res) == PGRES_FATAL_ERROR)
+				conn->configured = false;
 			PQclear(res);
 			fruitless = 0;
 			continue;

@@ -79,7 +79,8 @@ void
 logq_ingest_parser_settings(const LogqTopic *topic,
 							LogqParserSettings *settings)
 {
-	TimestampTz now = logq_now();
+	/* rows have the time of the clock on the wall */
+	TimestampTz now = GetCurrentTimestamp();
 
 	MemSet(settings, 0, sizeof(*settings));
 	settings->format = topic != NULL ? topic->format : LOGQ_FORMAT_AUTO;

@@ -535,8 +535,7 @@ logq_launcher_main(Datum arg)
 	MemoryContextSwitchTo(cxt);
 	read_setting();
 	/* a worker that makes the server crash gets no chance to do it all day */
-	if (TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(),
-								   RESTART_MS))
+	if (TimestampDifferenceExceeds(logq_loaded_at(), logq_now(), RESTART_MS))
 		foreach(lc, databases)
 			((Database *) lfirst(lc))->retry_at =
 				TimestampTzPlusMilliseconds(logq_now(), RESTART_MS);

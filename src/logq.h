@@ -488,6 +488,8 @@ extern int	logq_set_transmission_modes(void);
 /* ---------- time, in clock.c ---------- */
 
 extern void logq_clock_init(void);
+/* then */
+extern TimestampTz logq_loaded_at(void);
 /* for whatever is compared with each other: it is never set */
 extern TimestampTz logq_now(void);
 /* what people see of that */

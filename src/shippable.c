@@ -183,6 +183,7 @@ typedef struct ShipState
 	Expr	   *case_arg;		/* what a CaseTestExpr stands for */
 	bool		guarded;		/* not evaluated for all rows: what may fail
 								 * must not be computed before */
+	bool		behind;			/* the same, unless it is guarded */
 	bool		uses_same;		/* something needs LOGQ_COLLATION_SAME */
 	bool		uses_c;			/* something needs LOGQ_COLLATION_C */
 } ShipState;
@@ -633,15 +634,42 @@ ship_boolean(Node *node, ShipState *outer)
 	return ship_walker(node, &state) && !(state.uses_same && state.uses_c);
 }
 
-/* Is there a CASE with an argument in it? */
+/* State of a search for CASE x WHEN */
+typedef struct CaseState
+{
+	const LogqShipContext *cxt;
+	int			depth;
+} CaseState;
+
+/*
+ * How often is there a CASE with an argument in the argument of a CASE, and so
+ * on, in what is written out?
+ */
 static bool
-has_case_walker(Node *node, void *cxt)
+case_depth_walker(Node *node, CaseState *state)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg != NULL)
-		return true;
-	return expression_tree_walker(node, has_case_walker, cxt);
+	{
+		CaseExpr   *c = (CaseExpr *) node;
+		CaseState	inner = {state->cxt};
+		ListCell   *lc;
+
+		check_stack_depth();
+		if (!logq_is_scan_constant(state->cxt, (Node *) c->arg))
+			(void) case_depth_walker((Node *) c->arg, &inner);
+		state->depth = Max(state->depth, inner.depth + 1);
+		foreach(lc, c->args)
+		{
+			CaseWhen   *when = lfirst_node(CaseWhen, lc);
+
+			(void) case_depth_walker((Node *) when->expr, state);
+			(void) case_depth_walker((Node *) when->result, state);
+		}
+		return case_depth_walker((Node *) c->defresult, state);
+	}
+	return expression_tree_walker(node, case_depth_walker, (void *) state);
 }
 
 static bool
@@ -653,13 +681,18 @@ ship_case(CaseExpr *c, ShipState *state)
 
 	/*
 	 * deparse.c writes the argument in place of each CaseTestExpr.  The
-	 * argument itself must not have one of an outer CASE, nor be one that is
-	 * written several times: nested, that would be without bounds.
+	 * argument itself must not have one of an outer CASE.  It may have one of
+	 * its own, which is written several times in each place; but no deeper, as
+	 * that would be without bounds.
 	 */
 	inner = *state;
 	if (c->arg != NULL)
 	{
-		if (has_case_walker((Node *) c->arg, NULL))
+		CaseState	found = {state->cxt};
+
+		if (!logq_is_scan_constant(state->cxt, (Node *) c->arg))
+			(void) case_depth_walker((Node *) c->arg, &found);
+		if (found.depth > 1)
 			return false;
 		inner.case_arg = NULL;
 		if (!ship_walker((Node *) c->arg, &inner))
@@ -751,7 +784,9 @@ ship_walker(Node *node, ShipState *state)
 	check_stack_depth();
 
 	if (logq_is_scan_constant(cxt, node))
-		return !state->guarded || logq_cannot_fail(cxt, node);
+		return (!state->guarded && !state->behind) ||
+			logq_cannot_fail(cxt, node) ||
+			(!state->guarded && logq_is_guarded(node));
 	if (!type_is_portable(exprType(node)))
 		return false;
 
@@ -785,12 +820,19 @@ ship_walker(Node *node, ShipState *state)
 			}
 		case T_BoolExpr:
 			{
+				BoolExpr   *b = (BoolExpr *) node;
+				ShipState	inner = *state;
 				ListCell   *lc;
 
-				foreach(lc, ((BoolExpr *) node)->args)
+				foreach(lc, b->args)
 				{
-					if (!ship_boolean((Node *) lfirst(lc), state))
+					Node	   *arm = lfirst(lc);
+
+					if (!ship_boolean(arm, &inner))
 						return false;
+					/* it may keep the next ones from being computed */
+					if (!IsA(arm, Const) && logq_is_scan_constant(cxt, arm))
+						inner.behind = true;
 				}
 				return true;
 			}

@@ -45,6 +45,12 @@ extern bool logq_is_of_query(Node *node);
  */
 extern bool logq_cannot_fail(const LogqShipContext *cxt, Node *node);
 
+/*
+ * In clause.c: is it a constant that logq_rewrite_clause() has put under
+ * conditions?
+ */
+extern bool logq_is_guarded(const Node *node);
+
 /* in portable.c: does a jsonpath keep to what 13 knows and no setting touches? */
 extern bool logq_jsonpath_is_portable(const Const *con);
 /* in portable.c: is it the same with these arguments in all versions? */

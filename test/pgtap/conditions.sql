@@ -1,7 +1,7 @@
 -- Conditions that protect others from being computed, constants that a time does
 -- not fit, and deeply nested conditions: compared with a plain table.
 BEGIN;
-SELECT plan(51);
+SELECT plan(92);
 
 SET LOCAL timezone = 'UTC';
 SET LOCAL jit = off;
@@ -75,6 +75,22 @@ SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE level = 'INFO' OR ($1 <> 0 AN
 SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = 0 OR (service = 'tap-1' AND ($2 = '' OR ts < $2::timestamptz) AND id % 100 > 10 / $1)$$, 'bigint, text', $$0, 'x'$$);
 SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = 0 OR (service = 'tap-1' AND ($2 = '' OR ts < $2::timestamptz) AND id % 100 > 10 / $1)$$, 'bigint, text', $$2, ''$$);
 SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = 0 OR (service = 'tap-1' AND ($2 = '' OR ts < $2::timestamptz) AND id % 100 > 10 / $1)$$, 'bigint, text', $$2, '2027-05-01 11:30+00'$$);
+-- arms that decide, one behind the other
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = '' OR $1::int > 3 OR id % 100 = $1::int$$, 'text', $$''$$);
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = '' OR $1::int > 3 OR id % 100 = $1::int$$, 'text', $$'2'$$);
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE level = 'INFO' OR ($1 <> 0 AND 10 / $1 > 2 AND id % 100 = 10 / $1)$$, 'bigint', '0');
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE level = 'INFO' OR ($1 <> 0 AND 10 / $1 > 2 AND id % 100 = 10 / $1)$$, 'bigint', '3');
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = 0 OR $1 = ANY (ARRAY[10 / $1, 3]) OR level = 'INFO'$$, 'bigint', '0');
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 ~ '^\d+$' AND $1::int > 3 AND level = 'INFO' OR level = 'WARN'$$, 'text', $$'abc'$$);
+SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 !~ '^\d+$' OR level = 'INFO' OR $1::int > 3$$, 'text', $$'abc'$$);
+-- in places that are not those of a condition
+SELECT pg_temp.both(replace($$SELECT count(*) FROM @ WHERE $$ || place, 'X', $$($1 = '' OR ts >= $1::timestamptz)$$), 'text', $$''$$)
+	FROM unnest('{X IS TRUE,X IS NOT FALSE,X = (id > 0),"coalesce(X, false)","CASE WHEN X THEN level = ''INFO'' END"}'::text[]) place;
+SELECT pg_temp.both(format($$SELECT string_agg(x, ' ' ORDER BY x) FROM (SELECT concat_ws(':', %s) FROM @ GROUP BY level) x(x)$$,
+		replace(place, 'X', $$($1 = '' OR ts >= $1::timestamptz)$$)), 'text', value)
+	FROM unnest('{"level, count(*) FILTER (WHERE X)","level, sum(CASE WHEN X THEN 1 ELSE 0 END)","level, bool_and(X)"}'::text[]) place,
+		unnest(ARRAY[$$''$$, $$'2027-05-01 11:30+00'$$]) value;
+SELECT pg_temp.both($$SELECT string_agg(x || ':' || n, ' ' ORDER BY x) FROM (SELECT ($1 = 0 OR id % 2 = 10 / $1), count(*) FROM @ GROUP BY 1) x(x, n)$$, 'bigint', '0');
 -- it fails where nothing protects it
 SELECT pg_temp.both($$SELECT count(*) FROM @ WHERE $1 = 1 OR id % 100 = 10 / $1$$, 'bigint', '0');
 -- sub-selects and outer rows
@@ -116,12 +132,23 @@ SELECT is(a, b, 'AND and OR, ' || depth || ' deep')
 		LATERAL (SELECT query_to_xml('SELECT count(*) FROM copied WHERE ' || s, false, false, '')::text,
 			query_to_xml('SELECT count(*) FROM logs WHERE ' || s, false, false, '')::text) x(a, b);
 SELECT is(a, b, 'CASE in CASE, ' || depth || ' deep')
-	FROM (VALUES (1), (2), (16)) v(depth), LATERAL (SELECT pg_temp.nested_case(depth)) n(s),
+	FROM (VALUES (1), (2), (3), (16)) v(depth), LATERAL (SELECT pg_temp.nested_case(depth)) n(s),
 		LATERAL (SELECT query_to_xml('SELECT count(*) FROM copied WHERE ' || s || ' = ''INFO''', false, false, '')::text,
 			query_to_xml('SELECT count(*) FROM logs WHERE ' || s || ' = ''INFO''', false, false, '')::text) x(a, b);
 RESET statement_timeout;
 
--- the idiom is still sent, and prunes
+CREATE FUNCTION pg_temp.nested_guards(depth integer) RETURNS text LANGUAGE sql AS $$
+	WITH RECURSIVE n(i, s) AS (
+		SELECT 0, 'id % 100 = 10 / $1'
+		UNION ALL
+		SELECT i + 1, format('($1 = %s OR ($1 <> %s AND (%s OR id %% 100 = 10 / $1)))', i + 100, i + 1000, s) FROM n WHERE i < depth)
+	SELECT s FROM n WHERE i = depth
+$$;
+SET LOCAL statement_timeout = '30s';
+SELECT pg_temp.both('SELECT count(*) FROM @ WHERE ' || pg_temp.nested_guards(40), 'bigint', '7');
+RESET statement_timeout;
+
+-- the idiom is still sent
 CREATE FUNCTION pg_temp.plan_of(query text) RETURNS SETOF text LANGUAGE plpgsql AS
 	$$ BEGIN RETURN QUERY EXECUTE 'EXPLAIN (VERBOSE, COSTS OFF, ANALYZE, TIMING OFF) ' || query; END $$;
 SET LOCAL plan_cache_mode = force_generic_plan;

@@ -148,11 +148,16 @@ LogqTest::poll_ok(sub { return $c->sql("SELECT count(*) FROM logq.health() WHERE
 is($c->sql("SELECT count(*) FROM logq.stat_partitions WHERE since > now() + interval '1 minute' OR answered_at > now() + interval '1 minute'"),
 	0, 'set back: nothing is shown to be of the future');
 
-set_clock(24 * $hour);
-cmp_ok(ahead(), '>', 23 * $hour, 'the clock is put forward by a day');
+set_clock(72 * $hour);
+cmp_ok(ahead(), '>', 71 * $hour, 'the clock is put forward by three days');
 confirmed('put forward');
 found('put forward');
 taken_in('put forward');
+# whose time is that of the clock now
+$kafka->produce('logs', [ sprintf '{"message": "of its time", "ts": "%s"}', $c->sql('SELECT now()') ]);
+$rows++;
+LogqTest::poll_ok(sub { return $c->sql("SELECT count(*) FROM logq.logs WHERE message = 'of its time'") eq '1' },
+	'put forward: a message of that time is taken in');
 is($c->sql($count), $rows, 'no row is missing, or comes twice');
 
 $s->quit;
