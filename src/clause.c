@@ -7,7 +7,7 @@
  * logq_clause_rank orders clauses by what evaluating them costs a partition.
  * Neither decides whether a clause can be shipped, see shippable.c.  A mistake
  * in ranking costs time; a rewritten clause must mean the same for all values,
- * NULL and infinity included.
+ * NULL and infinity included, and must not fail where the clause would not.
  *
  *-------------------------------------------------------------------------
  */
@@ -194,6 +194,90 @@ rewrite_comparison(const LogqShipContext *cxt, OpExpr *op)
 	set_opfuncid((OpExpr *) result);
 	return result;
 }
+
+/* ---------- what may be computed before the scan ---------- */
+
+/*
+ * Is a parameter the result of a sub-select?  PostgreSQL runs that when it is
+ * first asked for, if ever.
+ */
+static bool
+is_of_sub_select(const PlannerInfo *root, const Param *param)
+{
+	if (param->paramkind != PARAM_EXEC)
+		return false;
+	for (; root != NULL; root = root->parent_root)
+	{
+		ListCell   *lc;
+
+		foreach(lc, root->init_plans)
+			if (list_member_int(lfirst_node(SubPlan, lc)->setParam,
+								param->paramid))
+				return true;
+	}
+	return false;
+}
+
+/* See shippable.h. */
+bool
+logq_cannot_fail(const LogqShipContext *cxt, Node *node)
+{
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	if (IsA(node, Param))
+		return !is_of_sub_select(cxt->root, (Param *) node);
+	return IsA(node, Const) || IsA(node, Var);
+}
+
+/* State of a search for CASE x WHEN */
+typedef struct CaseState
+{
+	const LogqShipContext *cxt;
+	int			depth;
+} CaseState;
+
+/*
+ * How often is there a CASE with an argument in the argument of a CASE, and so
+ * on, in what is written out?
+ */
+static bool
+case_depth_walker(Node *node, CaseState *state)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg != NULL)
+	{
+		CaseExpr   *c = (CaseExpr *) node;
+		int			inner;
+		ListCell   *lc;
+
+		check_stack_depth();
+		inner = logq_case_depth(state->cxt, (Node *) c->arg);
+		state->depth = Max(state->depth, inner + 1);
+		foreach(lc, c->args)
+		{
+			CaseWhen   *when = lfirst_node(CaseWhen, lc);
+
+			(void) case_depth_walker((Node *) when->expr, state);
+			(void) case_depth_walker((Node *) when->result, state);
+		}
+		return case_depth_walker((Node *) c->defresult, state);
+	}
+	return expression_tree_walker(node, case_depth_walker, (void *) state);
+}
+
+/* See shippable.h. */
+int
+logq_case_depth(const LogqShipContext *cxt, Node *node)
+{
+	CaseState	state = {cxt};
+
+	if (!logq_is_scan_constant(cxt, node))
+		(void) case_depth_walker(node, &state);
+	return state.depth;
+}
+
+/* ---------- guards ---------- */
 
 /* What arms of AND and OR ahead of an expression say about it */
 typedef struct GuardState

@@ -634,44 +634,6 @@ ship_boolean(Node *node, ShipState *outer)
 	return ship_walker(node, &state) && !(state.uses_same && state.uses_c);
 }
 
-/* State of a search for CASE x WHEN */
-typedef struct CaseState
-{
-	const LogqShipContext *cxt;
-	int			depth;
-} CaseState;
-
-/*
- * How often is there a CASE with an argument in the argument of a CASE, and so
- * on, in what is written out?
- */
-static bool
-case_depth_walker(Node *node, CaseState *state)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg != NULL)
-	{
-		CaseExpr   *c = (CaseExpr *) node;
-		CaseState	inner = {state->cxt};
-		ListCell   *lc;
-
-		check_stack_depth();
-		if (!logq_is_scan_constant(state->cxt, (Node *) c->arg))
-			(void) case_depth_walker((Node *) c->arg, &inner);
-		state->depth = Max(state->depth, inner.depth + 1);
-		foreach(lc, c->args)
-		{
-			CaseWhen   *when = lfirst_node(CaseWhen, lc);
-
-			(void) case_depth_walker((Node *) when->expr, state);
-			(void) case_depth_walker((Node *) when->result, state);
-		}
-		return case_depth_walker((Node *) c->defresult, state);
-	}
-	return expression_tree_walker(node, case_depth_walker, (void *) state);
-}
-
 static bool
 ship_case(CaseExpr *c, ShipState *state)
 {
@@ -688,11 +650,7 @@ ship_case(CaseExpr *c, ShipState *state)
 	inner = *state;
 	if (c->arg != NULL)
 	{
-		CaseState	found = {state->cxt};
-
-		if (!logq_is_scan_constant(state->cxt, (Node *) c->arg))
-			(void) case_depth_walker((Node *) c->arg, &found);
-		if (found.depth > 1)
+		if (logq_case_depth(state->cxt, (Node *) c->arg) > 1)
 			return false;
 		inner.case_arg = NULL;
 		if (!ship_walker((Node *) c->arg, &inner))
@@ -739,38 +697,6 @@ ship_function(FuncExpr *f, ShipState *state)
 			return false;
 	}
 	return ship_list(f->args, state);
-}
-
-/*
- * Is a parameter the result of a sub-select?  PostgreSQL runs that when it is
- * first asked for, if ever.
- */
-static bool
-is_of_sub_select(const PlannerInfo *root, const Param *param)
-{
-	if (param->paramkind != PARAM_EXEC)
-		return false;
-	for (; root != NULL; root = root->parent_root)
-	{
-		ListCell   *lc;
-
-		foreach(lc, root->init_plans)
-			if (list_member_int(lfirst_node(SubPlan, lc)->setParam,
-								param->paramid))
-				return true;
-	}
-	return false;
-}
-
-/* See shippable.h. */
-bool
-logq_cannot_fail(const LogqShipContext *cxt, Node *node)
-{
-	while (IsA(node, RelabelType))
-		node = (Node *) ((RelabelType *) node)->arg;
-	if (IsA(node, Param))
-		return !is_of_sub_select(cxt->root, (Param *) node);
-	return IsA(node, Const) || IsA(node, Var);
 }
 
 /* The walk itself: may this node and all below it be sent? */

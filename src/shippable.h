@@ -40,10 +40,16 @@ extern LogqFunctionKind logq_function_kind(Oid funcid);
 extern bool logq_is_of_query(Node *node);
 
 /*
- * Is this, which is the same for the whole scan, known without computing
- * anything?
+ * In clause.c: is this, which is the same for the whole scan, known without
+ * computing anything?
  */
 extern bool logq_cannot_fail(const LogqShipContext *cxt, Node *node);
+
+/*
+ * In clause.c: how often is there a CASE x WHEN in the x of another, and so on,
+ * in what is written out?
+ */
+extern int	logq_case_depth(const LogqShipContext *cxt, Node *node);
 
 /*
  * In clause.c: is it a constant that logq_rewrite_clause() has put under
