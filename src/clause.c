@@ -368,14 +368,20 @@ logq_is_guarded(const Node *node)
 	return true;
 }
 
+/* See shippable.h. */
+bool
+logq_may_decide(const LogqShipContext *cxt, Node *arm)
+{
+	return !IsA(arm, Const) && logq_is_scan_constant(cxt, arm);
+}
+
 /*
  * The next arm of AND or OR is to be computed unless this one has decided.
  */
 static void
 add_decision(GuardState *state, BoolExprType boolop, Node *arm)
 {
-	if (boolop == NOT_EXPR || IsA(arm, Const) ||
-		!logq_is_scan_constant(state->cxt, arm))
+	if (boolop == NOT_EXPR || !logq_may_decide(state->cxt, arm))
 		return;
 	state->decided = lappend(list_copy(state->decided),
 							 boolop == OR_EXPR ? arm :
@@ -424,13 +430,11 @@ decides_walker(Node *node, void *cxt)
 		return false;
 	if (IsA(node, BoolExpr) && ((BoolExpr *) node)->boolop != NOT_EXPR)
 	{
-		GuardState	state = {cxt};
 		ListCell   *lc;
 
 		foreach(lc, ((BoolExpr *) node)->args)
-			add_decision(&state, ((BoolExpr *) node)->boolop, lfirst(lc));
-		if (state.decided != NIL)
-			return true;
+			if (logq_may_decide(cxt, lfirst(lc)))
+				return true;
 	}
 	return expression_tree_walker(node, decides_walker, cxt);
 }

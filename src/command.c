@@ -226,14 +226,14 @@ logq_conn_exec_unless_locked(LogqConn *conn, const char *sql)
 
 	if (failure == NULL)
 		return true;
-	/* settings that went ahead of it are undone as well */
-	conn->configured = false;
 	sqlstate = PQresultErrorField(failure, PG_DIAG_SQLSTATE);
 	/* lock_not_available, deadlock_detected */
 	if (sqlstate == NULL || (strcmp(sqlstate, "55P03") != 0 &&
 							 strcmp(sqlstate, "40P01") != 0))
 		logq_report_remote_error(ERROR, conn, failure, sql);
 	PQclear(failure);
+	/* settings that went ahead of it are undone as well */
+	conn->configured = false;
 	return false;
 }
 

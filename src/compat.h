@@ -247,6 +247,7 @@ logq_set_unsorted(Aggref *agg)
 #endif
 
 /* a clock that goes on while the machine sleeps, where there is one */
+#include <time.h>
 #ifdef CLOCK_BOOTTIME
 #define LOGQ_STEADY_CLOCK CLOCK_BOOTTIME
 #else

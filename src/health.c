@@ -707,7 +707,7 @@ static Datum
 time_or_null(TimestampTz t, bool *isnull)
 {
 	*isnull = t == 0;
-	return TimestampTzGetDatum(t);
+	return TimestampTzGetDatum(logq_wall_time(t));
 }
 
 /*
@@ -724,10 +724,10 @@ put_catalog_state(int32 number, Datum *values, bool *nulls)
 		memset(nulls, true, CATALOG_COLUMNS);
 		return;
 	}
-	values[0] = time_or_null(logq_wall_time(st.true_at), &nulls[0]);
+	values[0] = time_or_null(st.true_at, &nulls[0]);
 	values[1] = Float8GetDatum((logq_now() - st.true_at) / 1000.0);
 	nulls[1] = st.true_at == 0;
-	values[2] = time_or_null(logq_wall_time(st.failing_since), &nulls[2]);
+	values[2] = time_or_null(st.failing_since, &nulls[2]);
 	nulls[3] = st.confirmation.error[0] == '\0';
 	values[3] = CStringGetTextDatum(st.confirmation.error);
 	nulls[4] = nulls[5] = nulls[6] = f->asked_at == 0;
@@ -774,8 +774,8 @@ logq_server_status(PG_FUNCTION_ARGS)
 			values[n++] = CStringGetTextDatum(servers->servers[i].replica ?
 											  "replica" : "primary");
 			values[n++] = CStringGetTextDatum(breaker_names[h->breaker]);
-			nulls[n] = h->since == 0;
-			values[n++] = TimestampTzGetDatum(logq_wall_time(h->since));
+			values[n] = time_or_null(h->since, &nulls[n]);
+			n++;
 			nulls[n] = h->reason[0] == '\0';
 			values[n++] = CStringGetTextDatum(h->reason);
 			values[n++] = Int32GetDatum(h->failures);
@@ -791,15 +791,15 @@ logq_server_status(PG_FUNCTION_ARGS)
 			values[n++] = Int64GetDatum(h->hedge_wins);
 			nulls[n] = h->lag_ms < 0;
 			values[n++] = Int64GetDatum(h->lag_ms);
-			nulls[n] = h->lag_at == 0;
-			values[n++] = TimestampTzGetDatum(logq_wall_time(h->lag_at));
+			values[n] = time_or_null(h->lag_at, &nulls[n]);
+			n++;
 			/* these are the partition's */
 			nulls[n] = i > 0;
 			values[n++] = Int32GetDatum(connections);
 			nulls[n] = i > 0;
 			values[n++] = Int32GetDatum(waiting);
 			values[n++] = CStringGetTextDatum(state_name(h));
-			values[n] = time_or_null(logq_wall_time(h->answered_at), &nulls[n]);
+			values[n] = time_or_null(h->answered_at, &nulls[n]);
 			n++;
 			nulls[n] = nulls[n + 1] =
 				!get_last_error(servers, i, last_error, &last_error_at);

@@ -137,13 +137,9 @@ advance_probe(StatusProbe *probe)
 		}
 		else if (PQresultStatus(res) != PGRES_COMMAND_OK)
 		{
-			char	   *message = PQresultErrorField(res,
-													 PG_DIAG_MESSAGE_PRIMARY);
-
-			probe->failure = message ? pstrdup(message) :
-				pchomp(PQerrorMessage(pg));
-			/* settings that went ahead are undone as well */
-			probe->conn->configured = false;
+			probe->failure = logq_remote_failure(probe->conn, res,
+												 NULL)->reason;
+			continue;
 		}
 		PQclear(res);
 	}

@@ -756,9 +756,7 @@ ship_walker(Node *node, ShipState *state)
 
 					if (!ship_boolean(arm, &inner))
 						return false;
-					/* it may keep the next ones from being computed */
-					if (!IsA(arm, Const) && logq_is_scan_constant(cxt, arm))
-						inner.behind = true;
+					inner.behind = inner.behind || logq_may_decide(cxt, arm);
 				}
 				return true;
 			}

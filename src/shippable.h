@@ -52,6 +52,12 @@ extern bool logq_cannot_fail(const LogqShipContext *cxt, Node *node);
 extern int	logq_case_depth(const LogqShipContext *cxt, Node *node);
 
 /*
+ * In clause.c: is an arm of AND or OR known before the scan, and not yet?  Then
+ * it may keep those behind it from being computed.
+ */
+extern bool logq_may_decide(const LogqShipContext *cxt, Node *arm);
+
+/*
  * In clause.c: is it a constant that logq_rewrite_clause() has put under
  * conditions?
  */
