@@ -279,6 +279,26 @@ sub servers
 	return \%servers;
 }
 
+# Ask the primaries, and again as long as one of them was so slow a moment ago
+# that the next query would prefer its replica
+sub ask_primaries
+{
+	my ($s, $q) = @_;
+
+	$s->query("SET logq.read_from = 'primary'");
+	LogqTest::poll(sub {
+		$s->query(on_table($q, 'logq.logs'));
+		return $s->query(<<'SQL') eq 't';
+SELECT coalesce(bool_and(p.latency_ms <= 2 * r.latency_ms + 5), true)
+FROM logq.stat_partitions p
+	JOIN logq.stat_partitions r USING (partition)
+WHERE p.role = 'primary' AND r.role = 'replica'
+SQL
+	}, 20);
+	$s->query('RESET logq.read_from');
+	return;
+}
+
 # "host:port" of a node or proxy
 sub address { return $_[0]->host . ':' . $_[0]->port; }
 

@@ -570,6 +570,8 @@ SQL
 	my $insert = sub { "INSERT INTO logq.logs (ts, level, partition) VALUES ('$_[0]', 'HELD', 'p1')" };
 	my $writes;
 
+	# who holds it may take as long as it wants
+	$s->query("SET logq.partition_timeout = '60s'");
 	$holder->query($hold);
 	$s->send($insert->('2021-03-01 00:00+00'));
 	ok($holder->blocks('logq'), 'a segment cannot be made');

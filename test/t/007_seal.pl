@@ -704,7 +704,7 @@ unlike(slurp_file($p1->logfile), qr/deadlock detected/, 'there was no deadlock i
 	$c->gives("SELECT partition, segment, rows FROM logq.seal(only_segment => '$a')", "p1|$a|4", 'one segment, wherever it is open');
 	$c->on('p1', late_row($a));
 	$c->gives("SELECT count(*) FROM logq.seal('p1') WHERE segment = '$a'", 1, 'by default all that are over');
-	is($c->on('p1', "SELECT count(*) FILTER (WHERE upper > now()), count(*) FILTER (WHERE upper <= now() - interval '10 minutes') FROM logq_store.segment WHERE state = 'open'"),
+	is($c->on('p1', "SELECT count(*) FILTER (WHERE upper > now() - interval '10 minutes'), count(*) FILTER (WHERE upper <= now() - interval '10 minutes') FROM logq_store.segment WHERE state = 'open'"),
 		'1|0', 'and not the one of now');
 	$c->fails("SELECT * FROM logq.seal('p9')", '42704', qr/"p9" is not a partition/, 'a partition that there is not');
 	$c->fails("SELECT * FROM logq.seal('p1', 'log_x')", '42704', qr/"p1" has no segment "log_x"/, 'a segment that there is not');

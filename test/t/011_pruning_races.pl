@@ -314,7 +314,9 @@ foreach my $order (' ORDER BY ts, id', '')
 	push @got, lines($s->query("FETCH ALL FROM c"));
 	is(scalar @got, $total, 'the query is not disturbed');
 	$s->query('COMMIT');
-	is($dropper->query("SELECT logq_store.drop_segment('log_20240602_160000')"), 't', 'afterwards it is');
+	# an autovacuum gives way only after a second
+	is($dropper->query("RESET lock_timeout; SELECT logq_store.drop_segment('log_20240602_160000')"), 't', 'afterwards it is');
+	$dropper->query("SET lock_timeout = '200ms'");
 	$total -= 20_000;
 
 	# a query that comes to a segment after it was dropped: it needs several
@@ -338,7 +340,7 @@ foreach my $order (' ORDER BY ts, id', '')
 		is(scalar @got, $total, 'and the query is not disturbed');
 	}
 	$s->query('COMMIT');
-	$dropper->query("SELECT logq_store.drop_segment('log_20240601_030000')");
+	$dropper->query("RESET lock_timeout; SELECT logq_store.drop_segment('log_20240601_030000')");
 	is($s->query("SELECT count(*) FROM logq.logs WHERE partition = 'p1'"), $total - $gone,
 		'the next query does without it');
 	fill('p1', 3, $rows);
@@ -600,6 +602,8 @@ SQL
 
 		$c->on('p2', join ';', map { $row->($i, $_) } '11:50', '11:40');
 
+		# they may be locked for as long as it takes
+		$s->query("SET logq.partition_timeout = '60s'");
 		# p1 answers when p2 has found out, and is still about to answer
 		my @locks = map { $c->session(node => $c->part($_)) } 'p1', 'p2';
 

@@ -203,10 +203,13 @@ foreach my $n (sort keys %codecs)
 }
 numbers("parts$_", "parts$_", 100, 8099, "$_ partitions of Kafka, $codecs{$_}: all once")
   foreach sort keys %codecs;
+# a broker that stands still for too long has no leader for a moment
+LogqTest::poll(sub { return $s->query("SELECT bool_and(state = 'running' AND last_error IS NULL) FROM logq.stat_ingest WHERE topic LIKE 'parts%'") eq 't'; });
 is($s->query("SELECT topic, count(*), sum(rows), sum(bytes) > 800000, bool_and(rows > 0), sum(dead_letters), sum(lag), bool_and(state = 'running' AND last_error IS NULL AND last_commit > now() - interval '1 minute' AND rows_per_second > 0) FROM logq.stat_ingest WHERE topic LIKE 'parts%' GROUP BY topic ORDER BY topic"),
 	join("\n", map { "parts$_|$_|8000|t|t|0|0|t" } 1, 2, 3, 8),
 	'logq.stat_ingest tells of them');
-is($s->query("SELECT round(sum(rows_per_second)::numeric, -1) BETWEEN 100 AND 800 FROM logq.stat_ingest WHERE topic = 'parts1'"),
+# as it was at the last commit, from when on it fades
+is($s->query("SELECT round((rows_per_second * exp(extract(epoch FROM now() - last_commit)::float8 / 10))::numeric, -1) BETWEEN 100 AND 800 FROM logq.stat_ingest WHERE topic = 'parts1'"),
 	't', 'and rows per second are of the last seconds');
 $c->sql("SELECT logq.remove_topic('of_' || f) FROM unnest('{json,otlp,fluentbit,vector,mixed}'::text[]) f; SELECT logq.remove_topic('parts' || n) FROM unnest('{1,2,3,8}'::int[]) n");
 ok(LogqTest::poll(sub {
@@ -413,6 +416,8 @@ sub reader_pid
 	my @with;
 	my ($servers, $readers) = (0, 0);
 
+	# settings that were changed have started the readers anew
+	LogqTest::poll(sub { return $s->query("SELECT bool_and(state = 'running') FROM logq.stat_ingest") eq 't'; });
 	foreach my $p (map { processes(postmaster($_)) } $node, map { $c->part($_) } @first)
 	{
 		my $maps = eval { slurp_file("/proc/$p->[0]/maps") } // next;
@@ -584,6 +589,7 @@ add_topic('tardy', 'json');
 	my $hour = int(($now - 3 * 86400) / 3600) * 3600;
 	my $at = iso($hour + 60);
 	my $segment = "lower <= '$at' AND upper > '$at'";
+	my $next = "SELECT sum(next_offset) FROM logq.stat_ingest WHERE topic = 'tardy'";
 	my $from;
 
 	$kafka->produce('tardy', [ map { my $n = $_; map { qq({"ts": "$at", "level": "info", "service": "$_", "message": "tardy $n"}) } 'a' .. 'h' } 1 .. 20 ]);
@@ -596,9 +602,9 @@ add_topic('tardy', 'json');
 		}), 'their segments are sealed');
 	is($s->query("SELECT count(*) FROM logq.logs WHERE ts = '$at' AND level = 'FATAL'"), '0',
 		'nothing is FATAL there');
-	$from = taken('tardy');
+	$from = $s->query($next);
 	$kafka->produce('tardy', [ map { qq({"ts": "$at", "level": "fatal", "service": "$_", "message": "later"}) } 'a' .. 'h' ]);
-	LogqTest::poll(sub { return taken('tardy') ne $from; });
+	LogqTest::poll(sub { return $s->query($next) == $from + 8; });
 	is($s->query("SELECT count(*) FROM logq.logs WHERE ts = '$at' AND level = 'FATAL'"), '8',
 		'late rows are found as soon as they are said to be there');
 	ok(LogqTest::poll(sub { return $s->query("SELECT bool_and(state = 'open' OR 'FATAL' = ANY (levels)) FROM logq.segments WHERE $segment") eq 't'; }),

@@ -372,7 +372,7 @@ comes_to('twice', 'waiting', qr/somebody else takes in topic "twice"/, 'another 
 	session => $other);
 generate('twice', 501, 1000);
 numbers('twice', 1, 1000, '... and nothing is there twice');
-is(status('twice'), 'running|', '... and the first one does not mind');
+is_well('twice', '... and the first one does not mind');
 ask("SELECT logq.remove_topic('twice')");
 generate('twice', 1001, 1500);
 numbers('twice', 1, 1500, 'the second takes over from the first', session => $other);
@@ -406,7 +406,7 @@ LogqTest::poll(sub { return ask("SELECT count(*) FROM pg_stat_activity WHERE bac
 generate('other', 1, 100);
 add_topic('other', session => $other);
 comes_to('other', 'failed', qr/max_worker_processes/, 'no background worker is free: it is said', session => $other);
-is(status('zombie', session => $other), 'running|', '... the topic that has one goes on');
+is_well('zombie', '... the topic that has one goes on', session => $other);
 ask("SELECT logq.remove_topic('zombie')", session => $other);
 numbers('other', 1, 100, '... until one is', session => $other);
 is_well('other', '... and all is well', session => $other);

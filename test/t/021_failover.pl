@@ -76,9 +76,7 @@ sub warm_up
 	my ($q) = @_;
 
 	$q = LogqFaults::query('few') if $q->{name} =~ /limit/;
-	$s->query("SET logq.read_from = 'primary'");
-	$s->query(LogqFaults::on_table($q, 'logq.logs'));
-	$s->query("RESET logq.read_from");
+	LogqFaults::ask_primaries($s, $q);
 	return;
 }
 

@@ -680,6 +680,7 @@ $c->fails('SELECT * FROM logq.segments', qr/42501/, qr/permission denied/, 'no o
 	my $lock = $c->session(node => $c->part('p2'));
 	my $answers;
 
+	$c->sql("ALTER ROLE grafana SET logq.partition_timeout = '60s'");
 	$lock->query('BEGIN; LOCK TABLE logq_store.log_20240331_010000 IN ACCESS EXCLUSIVE MODE');
 	$answers = run_client([ [ 'cancelled', 'cancel', $sql ] ]);
 	is($answers->{cancelled}{cancel}{state}, '57014', 'cancelled');
@@ -689,7 +690,7 @@ $c->fails('SELECT * FROM logq.segments', qr/42501/, qr/permission denied/, 'no o
 	is($answers->{late}{simple}{state}, '57014', 'out of time');
 	like($answers->{late}{simple}{message}, qr/statement timeout/, 'and it says so');
 	$c->quiet('and so at the partitions');
-	$c->sql('ALTER ROLE grafana RESET statement_timeout');
+	$c->sql('ALTER ROLE grafana RESET statement_timeout; ALTER ROLE grafana RESET logq.partition_timeout');
 	$lock->query('ROLLBACK');
 	$lock->quit;
 	$answers = run_client([ [ 'again', 'simple', $sql ] ]);

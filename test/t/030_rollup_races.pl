@@ -322,7 +322,9 @@ sub race
 		my ($name, $sql) = @$change;
 		my $s = $c->session(node => $c->part($name));
 
-		$s->query("SET lock_timeout = '2s'");
+		# who drops a segment and who builds an index on it wait for each other; it is
+		# the sealer that looks for a deadlock, and gives way
+		$s->query("SET lock_timeout = '30s'; SET deadlock_timeout = '1h'");
 		$s->send($sql);
 		push @changers, $s;
 	}

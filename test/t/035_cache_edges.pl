@@ -18,7 +18,9 @@ my $c = LogqTest->new(
 	partitions => 2,
 	replicas => { p1 => 1 },
 	conf => ['wal_retrieve_retry_interval = 100ms'],
-	coordinator_conf => [ 'logq.cache_min_cost = 0', 'max_parallel_workers_per_gather = 0' ]);
+	coordinator_conf => [ 'logq.cache_min_cost = 0', 'max_parallel_workers_per_gather = 0',
+		# of a busy machine
+		"logq.cache_timeout = '10s'" ]);
 my $hours = 6;
 
 $c->sql(<<"SQL");
@@ -194,7 +196,6 @@ copy_rows();
 	clear();
 	# memory and Redis have it, then only Redis
 	$s = new_session();
-	$s->query("SET logq.cache_timeout = '10s'");
 	$right = $s->query($count =~ s/\@T\@/plain/r);
 	is($s->query($count =~ s/\@T\@/logq.logs/r), $right, 'all rows, with Redis');
 	ok(LogqTest::poll(sub { return scalar($redis->keys) >= $hours; }), 'are stored in Redis');
@@ -202,7 +203,6 @@ copy_rows();
 	$c->coordinator->restart;
 
 	$s = new_session();
-	$s->query("SET logq.cache_timeout = '10s'");
 	$s->query('BEGIN');
 	$s->query("DECLARE c CURSOR FOR $sql" =~ s/\@T\@/logq.logs/r);
 	$redis->freeze;

@@ -66,7 +66,9 @@ my $c = LogqTest->new(
 	replicas => { p1 => 1 },
 	conf => [ 'restart_after_crash = on', 'wal_retrieve_retry_interval = 100ms' ],
 	coordinator_conf => [
-		"logq.databases = 'logs'", 'logq.seal_after = 0', 'max_worker_processes = 16', 'logq.cache_min_cost = 0' ]);
+		"logq.databases = 'logs'", 'logq.seal_after = 0', 'max_worker_processes = 16', 'logq.cache_min_cost = 0',
+		# of a busy machine
+		"logq.cache_timeout = '5s'" ]);
 my $node = $c->coordinator;
 my ($p1, $p2) = ($c->part('p1'), $c->part('p2'));
 
@@ -197,13 +199,18 @@ foreach my $name (sort keys %in_file)
 {
 	my $n = $in_file{$name} eq 'histogram' ? "${name}_bucket" : $name;
 
-	ok(scalar($prometheus->query($n)), "Prometheus has $n");
+	# a scrape that takes too long leaves none until the next
+	LogqTest::poll_ok(sub { return scalar($prometheus->query($n)); }, "Prometheus has $n");
 }
 {
-	my ($queries) = $prometheus->query('logq_queries_total');
-	my ($count) = $prometheus->query('logq_query_execution_time_seconds_count');
-	my ($p99) = $prometheus->query('histogram_quantile(0.99, logq_query_execution_time_seconds_bucket)');
+	my ($queries, $count, $p99);
 
+	LogqTest::poll(sub {
+		($queries) = $prometheus->query('logq_queries_total');
+		($count) = $prometheus->query('logq_query_execution_time_seconds_count');
+		($p99) = $prometheus->query('histogram_quantile(0.99, logq_query_execution_time_seconds_bucket)');
+		return $queries && $count && $p99;
+	});
 	is($count->{value}, $queries->{value}, 'the histogram counts queries');
 	# within the width of a bucket
 	cmp_ok(abs(log($p99->{value} * 1000 / $c->sql('SELECT p99_ms FROM logq.stat_queries'))), '<', log(1.51),
@@ -243,10 +250,11 @@ sub quick
 {
 	my ($name) = @_;
 	my $begin = time;
-	my $text = metrics();
+	# who waited for it would do so for a minute
+	my $text = $c->sql("SET logq.connect_timeout = '60s'; SET logq.partition_timeout = '60s'; SELECT logq.metrics()") . "\n";
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	cmp_ok(time - $begin, '<', 2, "$name: nobody waits for it");
+	cmp_ok(time - $begin, '<', 20, "$name: nobody waits for it");
 	like($text, qr/^logq_partition_up\{partition="p2"\} 0$/m, 'it is down');
 	like($text, qr/^logq_partition_up\{partition="p1"\} 1$/m, 'others are not');
 	return;

@@ -94,7 +94,9 @@ foreach (
 
 my $redis = LogqRedis->new(name => 'redis');
 my $c = LogqTest->new(partitions => 2, replicas => { p1 => 1 },
-	coordinator_conf => [ 'logq.slow_query_ms = 1', 'logq.cache_min_cost = 0' ]);
+	coordinator_conf => [ 'logq.slow_query_ms = 1', 'logq.cache_min_cost = 0',
+		# of a busy machine
+		"logq.cache_timeout = '5s'" ]);
 $c->sql($redis->server_sql);
 foreach my $node (map { ($c->part($_), $c->replicas($_)) } $c->names)
 {
