@@ -98,10 +98,12 @@ sub places_of
 sub cut_once
 {
 	my ($q, $proxy, $bytes, $how) = @_;
-	my $fired = $proxy->status->{fired};
-	my $answer;
+	my ($fired, $answer);
 
+	# one that has not come to pass would meet another query
+	$proxy->clear;
 	warm_up($q);
+	$fired = $proxy->status->{fired};
 	return 0 if !eval { $proxy->cut($bytes, on => 'now', how => $how); 1 };
 	$answer = $s->query(LogqFaults::on_table($q, 'logq.logs'));
 	return ($proxy->status->{fired} > $fired, $answer);
@@ -248,7 +250,10 @@ foreach my $name (qw(desc asc unordered aggregate limit_here cursor))
 {
 	my $s2 = $c->session;
 
+	# without a connection to a replica, which would be left
+	$s2->query("SET logq.read_from = 'primary'");
 	LogqFaults::same($s2, LogqFaults::query('desc'), 'before all fail');
+	$s2->query('RESET logq.read_from');
 	$proxies{p1}[0]->cut(10_000, on => 'now');
 	$_->refuse foreach @{ $proxies{p1} };
 	my $answer = $s2->query(LogqFaults::on_table(LogqFaults::query('desc'), 'logq.logs'));
@@ -326,8 +331,12 @@ my @big = qw(big_desc big_asc big_unordered);
 sub interrupted
 {
 	my ($q, $code, $after) = @_;
+	my $read_from = $s->query('SHOW logq.read_from');
 	my $answer;
 
+	# those are read that something happens to, and nobody else
+	LogqFaults::ask_primaries($s, LogqFaults::query('few'));
+	$s->query("SET logq.read_from = '$read_from'; SET logq.enable_hedging = off");
 	$locker->query('SELECT pg_advisory_lock(4711)');
 	$s->send(LogqFaults::on_table($q, 'logq.logs', $after // 4000));
 	LogqTest::poll(sub {
@@ -337,6 +346,8 @@ sub interrupted
 	$code->();
 	$locker->query('SELECT pg_advisory_unlock(4711)');
 	$answer = $s->wait(60) // 'no answer';
+	# last_query() is still of that query
+	$s->query('RESET logq.enable_hedging');
 	return $answer;
 }
 

@@ -413,6 +413,8 @@ SQL
 	LogqFaults::same($_, $all, 'before') foreach @sessions;
 	ok(LogqFaults::wait_for_breaker($c, $q1, 'closed'), 'closed');
 
+	# else replicas would be asked anyway
+	LogqFaults::ask_primaries($s, $all);
 	$q1->refuse;
 	$q1->close_all;
 	LogqFaults::same($_, $all, 'refused: others are asked') foreach @sessions;
