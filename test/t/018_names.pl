@@ -78,7 +78,8 @@ my $program;
 sub restart
 {
 	my ($node) = @_;
-	local $ENV{LD_PRELOAD} = $preload;
+	# after that of sanitizers
+	local $ENV{LD_PRELOAD} = join ' ', $ENV{LOGQ_PRELOAD} // (), $preload;
 	local $ENV{LOGQ_TEST_NAMES} = $names;
 
 	$node->restart;

@@ -43,7 +43,8 @@ my $c = LogqTest->new(partitions => 2, replicas => { p2 => 1 },
 		"logq.ingest_batch_ms = '3s'", "logq.read_from = 'primary'"
 	]);
 {
-	local $ENV{LD_PRELOAD} = $preload;
+	# after that of sanitizers
+	local $ENV{LD_PRELOAD} = join ' ', $ENV{LOGQ_PRELOAD} // (), $preload;
 	local $ENV{LOGQ_TEST_CLOCK} = $clock;
 
 	$c->coordinator->restart;
