@@ -290,12 +290,14 @@ command_produce(const char *topic)
 	fflush(stdout);
 	if (opt.transaction && strcmp(opt.transaction, "open") == 0)
 		_exit(0);
-	if (opt.transaction && strcmp(opt.transaction, "commit") == 0)
-		transact(rd_kafka_commit_transaction, rk, "commit_transaction");
-	else if (opt.transaction)
-		transact(rd_kafka_abort_transaction, rk, "abort_transaction");
 	if (opt.transaction)
+	{
+		if (strcmp(opt.transaction, "commit") == 0)
+			transact(rd_kafka_commit_transaction, rk, "commit_transaction");
+		else
+			transact(rd_kafka_abort_transaction, rk, "abort_transaction");
 		wait_for_control_records();
+	}
 	free(value);
 	free(this_key);
 	rd_kafka_destroy(rk);

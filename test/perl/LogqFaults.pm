@@ -280,7 +280,7 @@ sub servers
 }
 
 # Ask the primaries, and again as long as one of them was so slow a moment ago
-# that the next query would prefer its replica
+# that the next query would prefer its replica, as is_slow() in servers.c has it
 sub ask_primaries
 {
 	my ($s, $q) = @_;

@@ -781,19 +781,9 @@ while ($done < $cmp->{last}
 	}
 	$s->quit;
 }
-# of a few, chance may make it less
-my %cached;
 foreach my $phase (sort keys %{ $cmp->{cached} })
 {
 	my ($n, $of) = @{ $cmp->{cached}{$phase} };
-	my $sum = $cached{ $of < 40 && $phase ne 'all segments are open' ? 'few queries each' : $phase } //= [ 0, 0 ];
-
-	$sum->[0] += $n;
-	$sum->[1] += $of;
-}
-foreach my $phase (sort keys %cached)
-{
-	my ($n, $of) = @{ $cached{$phase} };
 
 	if ($phase eq 'all segments are open')
 	{

@@ -78,10 +78,9 @@ sub taken
 sub caught_up
 {
 	my ($topic, $seconds) = @_;
-	my $ends;
+	my $ends = ends($topic);
 
-	# the end of a transaction becomes known a little later
-	return LogqTest::poll(sub { return taken($topic) eq ($ends = ends($topic)); }, $seconds)
+	return LogqTest::poll(sub { return taken($topic) eq $ends; }, $seconds)
 	  || (diag("topic $topic ends at $ends, taken: " . taken($topic) . ', state '
 		. $s->query("SELECT DISTINCT state, pid, last_error FROM logq.stat_ingest WHERE topic = '$topic'")),
 		0);

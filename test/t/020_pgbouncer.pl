@@ -255,7 +255,7 @@ SQL
 		$start = time;
 		$other->query("SELECT pg_cancel_backend($s->{pid})");
 		like($s->wait(60), qr/57014/, 'a query is cancelled');
-		cmp_ok(time - $start, '<', 10, 'at once');
+		cmp_ok(time - $start, '<', 3, 'at once');
 		$c->quiet('and nothing is left running');
 		is($s->query("$count WHERE level = 'one'"), 1, 'the next query is right');
 	}

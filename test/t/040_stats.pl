@@ -139,8 +139,7 @@ is($c->sql('SELECT min(le_ms), max(le_ms) FILTER (WHERE le_ms < \'Infinity\'), c
 
 # ---------- slow queries ----------
 
-is($c->sql('SELECT count(*) FROM logq.slow_queries WHERE total_ms < 1000'), 0, 'no quick one is there');
-$c->sql('SELECT logq.reset_stats()');
+is($c->sql('SELECT count(*) FROM logq.slow_queries'), 0, 'none was slow');
 {
 	my $s = $c->session;
 	my $last = 'SELECT query FROM logq.slow_queries LIMIT 1';

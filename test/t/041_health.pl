@@ -162,11 +162,8 @@ only('partition p2', 'its catalog', 'PostgreSQL runs', 'one that hangs');
 {
 	my $begin = time;
 
-	# who waited for it would do so for a minute
-	$s->query("SET logq.connect_timeout = '60s'; SET logq.partition_timeout = '60s'");
 	$s->query("SELECT * FROM $health; SELECT logq.stats()");
-	cmp_ok(time - $begin, '<', 20, 'nobody waits for it');
-	$s->query('RESET logq.connect_timeout; RESET logq.partition_timeout');
+	cmp_ok(time - $begin, '<', 2, 'nobody waits for it');
 }
 thaw($p2);
 well('it goes on');
